@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from fastapi import BackgroundTasks, Depends, Request
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
+from headwater.feeds import Change, Origin, Page
 from headwater.web import _rights as rights_module
 from headwater.web.fastapi import LiveRouter, Problem, Source, identify
 from support.application import Application
@@ -50,6 +52,52 @@ async def test_what_two_callers_see_at_one_address_has_two_tags():
         async with request(port, "/f", headers=headers) as answer:
             assert answer.status == 200
             assert json.loads(await answer.body())["items"][0]["of"] == "bob"
+
+
+class Once(Origin):
+    """Is made for one request, as a careless handler does it."""
+
+    async def attach(self, sink): ...
+
+    async def detach(self): ...
+
+    async def epoch(self):
+        return "1"
+
+
+class Whose(Source):
+    """Two of them have the same revision when nothing was written."""
+
+    def __init__(self, who: str) -> None:
+        self.origin = Once()
+        self.who = who
+
+    async def page(self, limit, *, after=None, before=None):
+        return Page([Change(None, {}, {"of": self.who})], "0", "0", has_more=False, epoch="1")
+
+    async def locate(self, epoch, place):
+        return place
+
+    async def revision(self):
+        return 1
+
+
+async def test_a_tag_is_that_of_one_caller_also_when_memory_is_used_again():
+    """A browser keeps the page of an account, and asks with its tag after another one signed in."""
+    live = LiveRouter()
+
+    @live.feed("/f", item=dict)
+    async def f(request: Request) -> Source:
+        return Whose(request.headers["x-user"])
+
+    tags = ["none"]
+    async with serving(Application(live)) as port:
+        for number in range(20):
+            headers = {"X-User": str(number), "If-None-Match": ", ".join(tags)}
+            async with request(port, "/f", headers=headers) as answer:
+                assert answer.status == 200
+                tags.append(answer.headers["etag"])
+            gc.collect()
 
 
 async def test_a_guard_that_reads_the_session_of_a_middleware_is_asked_again():

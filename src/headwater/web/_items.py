@@ -24,8 +24,12 @@ def item_encoding(item: Any) -> tuple[Any, dict[str, Any]]:
     """
     model, function = _model_of(item)
     adapter = _adapter_of(model)
-    encoding = {"encode": _encoder_of(model, adapter), "encode_key": _key_encoder_of(adapter)}
-    return model, encoding | {"function": function}
+    shapes = shapes_of(adapter)
+    return model, {
+        "encode": _encoder_of(adapter, _known_names(model, shapes)),
+        "encode_key": _key_encoder_of(shapes),
+        "function": function,
+    }
 
 
 def _model_of(item: Any) -> tuple[Any, ItemFunction | None]:
@@ -67,14 +71,13 @@ def _adapter_of(item: Any) -> TypeAdapter[Any]:
     return adapter
 
 
-def _encoder_of(item: Any, adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
+def _encoder_of(adapter: TypeAdapter[Any], known: Sequence[str]) -> Callable[[Any], bytes]:
     """What makes JSON of an item: validated by its model, in the model's own shape.
 
     A row may have columns that the model does not: they are left out, also when the model forbids
     extra fields. Raises EncodingError for an item that does not fit.
     """
     validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
-    known = _known_names(item, shapes_of(adapter))
 
     def encode(raw: Any) -> bytes:
         if known and isinstance(raw, Mapping):
@@ -94,22 +97,20 @@ def _known_names(item: Any, shapes: Sequence[Shape]) -> tuple[str, ...]:
 
     A function around a model, such as one that chooses a branch of a union, may look at anything.
     """
-    is_model = isinstance(item, type) and issubclass(item, BaseModel)
-    if not (is_model and [each.kind for each in shapes] == [item]) and not any(
-        each.forbids for each in shapes
-    ):
+    is_model = [each.kind for each in shapes] == [item] and issubclass(item, BaseModel)
+    if not is_model and not any(each.forbids for each in shapes):
         return ()
     fields = [pair for each in shapes for pair in each.fields.items()]
     return tuple(dict.fromkeys(known for name, each in fields for known in (name, *each.taken)))
 
 
-def _key_encoder_of(adapter: TypeAdapter[Any]) -> Callable[[Mapping[str, Any]], bytes]:
+def _key_encoder_of(shapes: Sequence[Shape]) -> Callable[[Mapping[str, Any]], bytes]:
     """What makes JSON of the key of an item that left, with the names and values that items have.
 
     A column of the key that the model does not have keeps its own name.
     """
     fields: dict[str, tuple[Shape, str]] = {}
-    for shape in shapes_of(adapter):
+    for shape in shapes:
         for name, each in shape.fields.items():
             for known in (name, *each.taken):
                 fields.setdefault(known, (shape, name))

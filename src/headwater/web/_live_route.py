@@ -16,8 +16,7 @@ from starlette.responses import Response
 
 from headwater.web._fastapi_problems import own_problem
 from headwater.web._guards import GuardedRoute, guards_of, takes_body
-from headwater.web._plan import Plan
-from headwater.web._responders import PLAN, Call, Handle, Responder
+from headwater.web._responders import PLAN, Call, Handle, Planned, Responder
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
@@ -51,7 +50,7 @@ class _Call(Call):
         send: Send | None = None,
         *,
         errors: Sequence[dict[str, Any]] = (),
-    ) -> Plan | None:
+    ) -> Planned | None:
         """Run FastAPI's part, and let errors out of it as they are raised."""
         scope = self.scope
         handlers = scope.pop(_HANDLERS, None)
@@ -62,7 +61,7 @@ class _Call(Call):
         finally:
             if handlers is not None:
                 scope[_HANDLERS] = handlers
-        plan: Plan | None = scope.pop(PLAN, None)
+        plan: Planned | None = scope.pop(PLAN, None)
         return plan
 
 

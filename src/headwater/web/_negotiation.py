@@ -12,24 +12,29 @@ _STREAM = "text/event-stream"
 _SPECIFICITY = {_STREAM: 2, "text/*": 1, "*/*": 0}
 
 
-def accepts_event_stream(accept: str | None) -> bool:
+def accepts_event_stream(scope: Mapping[str, Any]) -> bool:
     """Whether a stream may be sent: named, covered by a range, or no preference at all.
 
     A quality of 0 means not acceptable.
     """
-    if accept is None or not accept.strip():
-        return True
+    accept = _accept_of(scope)
     known = [
         (_SPECIFICITY[media], quality)
         for media, quality in _ranges(accept)
         if media in _SPECIFICITY
     ]
-    return max(known, default=(0, 0.0))[1] > 0
+    return not accept.strip() or max(known, default=(0, 0.0))[1] > 0
 
 
-def asks_for_event_stream(accept: str | None) -> bool:
+def asks_for_event_stream(scope: Mapping[str, Any]) -> bool:
     """Whether a stream is asked for by its own name."""
-    return any(media == _STREAM and quality > 0 for media, quality in _ranges(accept or ""))
+    ranges = _ranges(_accept_of(scope))
+    return any(media == _STREAM and quality > 0 for media, quality in ranges)
+
+
+def _accept_of(scope: Mapping[str, Any]) -> str:
+    found = [value for name, value in scope["headers"] if name == b"accept"]
+    return b",".join(found).decode("latin-1")
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
@@ -53,9 +58,3 @@ def not_acceptable(path: str) -> Problem:
     members: dict[str, Any] = {"rest": twin} if twin else {}
     detail = f"{path} answers text/event-stream only: send Accept: text/event-stream.{hint}"
     return Problem(406, detail, **members)
-
-
-def accept_of(scope: Mapping[str, Any]) -> str | None:
-    """The ``Accept`` header of an ASGI request; None without one."""
-    found = [value for name, value in scope["headers"] if name == b"accept"]
-    return b",".join(found).decode("latin-1") if found else None

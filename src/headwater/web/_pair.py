@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import ref
 
 from headwater import errors
 from headwater.delivery._feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery._heartbeat import heartbeat_event
-from headwater.delivery._polls import Read
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds._checks import check_kind
@@ -25,7 +25,7 @@ from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
 from headwater.web._live import Settings
-from headwater.web._negotiation import accept_of, accepts_event_stream, not_acceptable
+from headwater.web._negotiation import accepts_event_stream, not_acceptable
 from headwater.web._paging import Paging, read_paging
 from headwater.web._polls import WaitingRequest
 from headwater.web._refused_values import refused_values
@@ -146,7 +146,7 @@ class FeedHalf(Responder):
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder."""
-        return self.streams and accepts_event_stream(accept_of(scope))
+        return self.streams and accepts_event_stream(scope)
 
     async def serve(self, call: Call) -> Planned | None:
         """Find the source, then answer."""
@@ -193,7 +193,9 @@ class PageHalf(FeedHalf):
         revision: Hashable | None = None
         if held is not None and not paging.wait:
             # A client that polls has the answer already, most of the time.
-            revision = await source.revision()
+            found = await source.revision()
+            # An origin that was freed may leave its id, and so its identity, to another caller's.
+            revision = None if found is None else (ref(source.origin), found)
         name = (source.identity, paging.limit, paging.after, paging.before)
         if revision is not None:
             then, tag = self._tags.get(name, (None, ""))
@@ -225,50 +227,47 @@ class PageHalf(FeedHalf):
 
     async def _read(self, asked: _Asked) -> _Answer | None:
         """The page that is asked for; None when the client has left."""
-        source, paging, token = asked.source, asked.paging, None
-        read: Read
-        if paging.before is not None:
-            before, epoch = await self._locate(source, token := paging.before)
-            read = partial(self._page, asked, token, epoch, before=before)
-        elif paging.after is not None:
-            after, epoch = await self._locate(source, token := paging.after)
-            read = partial(self._page, asked, token, epoch, after=after)
-        else:
-            read = partial(self._page, asked)
+        source, paging = asked.source, asked.paging
+        token = paging.after if paging.before is None else paging.before
+        place, epoch = (None, None) if token is None else await self._locate(source, token)
+        read = partial(self._page, asked, place, epoch)
         name = (self, source.identity, paging.after, paging.before, paging.limit)
-        if not paging.wait or token is None or paging.before is not None:
+        waits = paging.wait > 0 and paging.before is None
+        if token is None or not waits:
             answer, holds = await asked.call.live.hub.pages.ask(name, read)
-            if holds or not paging.wait or paging.before is not None:
+            if holds or not waits:
                 return answer
         waiting = WaitingRequest(asked.admission)
         found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
         return found
 
     async def _page(
-        self,
-        asked: _Asked,
-        token: str = "",
-        epoch: str | None = None,
-        *,
-        after: Place | None = None,
-        before: Place | None = None,
+        self, asked: _Asked, place: Place | None, epoch: str | None
     ) -> tuple[_Answer, bool]:
-        """A page as it is sent, and whether it has changes."""
-        feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
+        """A page as it is sent, and whether it has changes.
+
+        Arguments:
+            place: that of ``after`` or ``before``, which has this epoch.
+        """
+        feed, source, paging = self.declaration.feed, asked.source, asked.paging
         hub = asked.call.live.hub
+        before = None if paging.before is None else place
+        after = place if paging.before is None else None
         removals = source.keyed and after is not None
-        if after is None and before is None:
+        if place is None:
             after = feed.nothing(source)
-        page = await read_page(feed, source, limit, hub.page_bytes, after=after, before=before)
+        page = await read_page(
+            feed, source, paging.limit, hub.page_bytes, after=after, before=before
+        )
         if epoch not in (None, page.epoch):
             # The storage was replaced meanwhile.
-            raise PositionError(token, "unknown")
+            raise PositionError(paging.before or paging.after or "", "unknown")
         shown, left_out = feed.shown_page(page, removals=removals)
         hub.streams.counters.invalid_skipped += left_out
         body = feed.body(shown, removals=removals)
         # One position is that of different bodies: what callers may see differs, and may change.
         digest = hashlib.blake2s(body, digest_size=8).hexdigest()
-        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{limit}"'
+        tag = f'"{feed.position(page.epoch, page.end)}.{digest}.{paging.limit}"'
         return (body, tag), bool(page.changes)
 
     def _remember(self, name: Hashable, revision: Hashable, tag: str) -> None:

@@ -7,16 +7,15 @@ stream waits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from fastapi import Response
 
-from headwater.web._responders import PLAN
+from headwater.web._responders import PLAN, Planned
 
 
 class Plan(Response):
-    """Sends nothing, and leaves itself in the scope.
+    """Sends nothing, and leaves what it has as ``Planned`` in the scope.
 
     Arguments:
         result: the endpoint's result.
@@ -26,24 +25,16 @@ class Plan(Response):
 
     def __init__(self, result: Any, dependencies: Response) -> None:
         super().__init__()
-        self.result = result
+        self._result = result
         self._dependencies = dependencies
 
-    @property
-    def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The headers and cookies that dependencies have set, and a route class of the user's."""
-        given = self._dependencies.raw_headers
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        given = self._dependencies
+        headers = given.raw_headers
         if len(self.raw_headers) > 1:
             # A route's `get_route_handler` may set headers on what it takes for the answer.
             names = {name for name, _ in self.raw_headers if name != b"set-cookie"}
-            given = [pair for pair in given if pair[0] not in names] + self.raw_headers
-        return [pair for pair in given if pair[0] != b"content-length"]
-
-    @property
-    def dependency_status(self) -> int | None:
-        """The status that a dependency has set."""
-        # FastAPI gives dependencies a response without one.
-        return cast("int | None", self._dependencies.status_code)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        scope[PLAN] = self
+            headers = [pair for pair in headers if pair[0] not in names] + self.raw_headers
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+        # FastAPI gives dependencies a response without a status.
+        scope[PLAN] = Planned(self._result, headers, given.status_code, self.background)

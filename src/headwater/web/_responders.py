@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.exceptions import HTTPException
 
@@ -16,7 +17,6 @@ from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
 from headwater.web._live import Settings
 from headwater.web._negotiation import (
-    accept_of,
     accepts_event_stream,
     asks_for_event_stream,
     not_acceptable,
@@ -49,7 +49,8 @@ PLAN = "headwater.plan"
 ONLY_PLAN = "headwater.only_plan"
 
 
-class Planned(Protocol):
+@dataclass(frozen=True, slots=True)
+class Planned:
     """The result of the user's function, after its dependencies were closed.
 
     Attributes:
@@ -59,17 +60,10 @@ class Planned(Protocol):
         background: runs once, after the response.
     """
 
-    @property
-    def result(self) -> Any: ...
-
-    @property
-    def background(self) -> Callable[[], Awaitable[None]] | None: ...
-
-    @property
-    def dependency_status(self) -> int | None: ...
-
-    @property
-    def dependency_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    result: Any
+    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
+    dependency_status: int | None = None
+    background: Callable[[], Awaitable[None]] | None = None
 
 
 class Recheck:
@@ -249,9 +243,8 @@ class EventResponder(Responder):
         return self.sse.kind != "manual" and self.sse.farewell is None and self._accepted(scope)
 
     def _accepted(self, scope: Scope) -> bool:
-        accept = accept_of(scope)
         asked = self.sse.kind == "dual"
-        return asks_for_event_stream(accept) if asked else accepts_event_stream(accept)
+        return asks_for_event_stream(scope) if asked else accepts_event_stream(scope)
 
     async def serve(self, call: Call) -> Planned | None:
         """Let the handler stream, or answer as a normal route where that is asked for."""

@@ -19,7 +19,6 @@ from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
 from headwater.runs._writer import plain_json
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
-    accept_of,
     accepts_event_stream,
     asks_for_event_stream,
     not_acceptable,
@@ -148,7 +147,7 @@ class StartRoute(RunRoute):
         if call.live.draining:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
         place = None
-        if asks_for_event_stream(accept_of(call.scope)):
+        if asks_for_event_stream(call.scope):
             # Before the run is created: its client would not know of it.
             try:
                 place = take_place(call)
@@ -292,7 +291,7 @@ class StreamRoute(_KnownRoute):
 
     def opens_stream(self, scope: Scope, /) -> bool:
         """As Responder."""
-        return accepts_event_stream(accept_of(scope))
+        return accepts_event_stream(scope)
 
     async def answer(self, call: Call, plan: Planned) -> None:
         scope = call.scope

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headwater.errors import DeclarationError
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Responder
+from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Planned, Responder
 from headwater.web._user_functions import as_coroutine
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import (
@@ -22,17 +22,6 @@ from headwater.web.problems import (
 )
 
 Guard = Callable[[Request], Awaitable[object] | object]
-
-
-class _Result:
-    """The result of a function. As ``responders.Planned``."""
-
-    dependency_headers: Sequence[tuple[bytes, bytes]] = ()
-    dependency_status: int | None = None
-    background = None
-
-    def __init__(self, result: Any) -> None:
-        self.result = result
 
 
 class StarletteEndpoint:
@@ -82,7 +71,7 @@ class StarletteEndpoint:
 
     async def run_again(self, scope: Scope, receive: Receive, _: Send) -> None:
         """The same, to check the right of a request."""
-        scope[PLAN] = _Result(await self.run(Request(scope, receive)))
+        scope[PLAN] = Planned(await self.run(Request(scope, receive)))
 
 
 class _Call(Call):
@@ -100,14 +89,14 @@ class _Call(Call):
         send: Send | None = None,
         *,
         errors: Sequence[dict[str, Any]] = (),
-    ) -> _Result | None:
+    ) -> Planned | None:
         """Run the guards and the function; a response that it returns is sent."""
         receive, send = receive or self.receive, send or self.send
         result = await self._endpoint.run(Request(self.scope, receive, send), errors)
         if isinstance(result, Response):
             await result(self.scope, receive, send)
             return None
-        return _Result(result)
+        return Planned(result)
 
 
 def _own_problem(error: Exception, app: Any) -> Response | None:

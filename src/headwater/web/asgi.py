@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
@@ -171,7 +172,7 @@ class Connection:
         self._stream = stream
         try:
             if self._offer is None:
-                _say_once("the server offers no connection to take over")
+                _say_once()
             elif not self._over:
                 if not stays:
                     self.sender.on_flushed = self._take_over
@@ -227,18 +228,12 @@ class Connection:
             self._task.cancel()
 
 
-_said = False
-
-
-def _say_once(why: str) -> None:
-    global _said
-    if not _said:
-        _said = True
-        logger.info(
-            "streams are sent through ASGI (%s); `uvicorn --http headwater.web.uvicorn:Protocol` "
-            "makes them lighter",
-            why,
-        )
+@cache
+def _say_once() -> None:
+    logger.info(
+        "streams are sent through ASGI (the server offers no connection to take over); `uvicorn "
+        "--http headwater.web.uvicorn:Protocol` makes them lighter"
+    )
 
 
 def made_stream(
