@@ -24,7 +24,7 @@ State = Literal["empty", "older", "current", "newer", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # All migrations, oldest first. Alembic could read them from the files, but each start needs them,
 # and importing alembic takes a sixth of a start's time.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 # The PostgreSQL advisory lock with which one process at a time checks or changes the schema.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
