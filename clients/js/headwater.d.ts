@@ -96,7 +96,7 @@ export interface Options<Item = any, Key = any> {
   credentials?: RequestCredentials;
   /** What to call in place of `fetch`. */
   fetch?: typeof fetch;
-  /** What to use in place of `EventSource`. */
+  /** What to use in place of `EventSource`. Where there is none, `fetch` is used. */
   EventSource?: typeof EventSource;
 }
 

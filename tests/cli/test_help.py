@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import headwater
 from headwater.cli import application
 
 COMMANDS = {
@@ -31,3 +32,7 @@ def test_the_help_shows_all_that_an_option_says(command: tuple[str, ...]):
     shown = CliRunner().invoke(application(), [*command, "--help"], env={"COLUMNS": "500"}).output
     for parameter in COMMANDS[command].params:
         assert words(parameter.help or "") in words(shown)
+
+
+def test_the_version_can_be_asked_for():
+    assert CliRunner().invoke(application(), ["--version"]).output == f"{headwater.__version__}\n"

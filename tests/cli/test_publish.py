@@ -124,6 +124,14 @@ def test_bytes_of_other_programs(scripted_server):
     assert done.stderr.startswith("headwater: line 1 is not UTF-8 text: ")
 
 
+def test_a_refusal_shows_no_password_of_the_address(scripted_server):
+    scripted_server.json(404, "")
+    done = run(scripted_server.url.replace("//", "//ann:secret@") + "/logz", "--data", "{}")
+    assert done.exit_code == 1
+    assert "//ann:***@" in done.stderr
+    assert "secret" not in done.stderr
+
+
 def test_an_object_that_is_refused_late_is_found(scripted_server):
     scripted_server.json(201, "")
     scripted_server.json(422, '{"detail": "entries.1.level: no level"}')

@@ -40,7 +40,7 @@ def refused(*arguments: str, **options: Any) -> str:
     assert code == 1, output
     lines = output.strip().splitlines()
     assert len(lines) == 1, output
-    assert lines[0].endswith("."), output
+    assert lines[0].endswith((".", "?")), output
     return lines[0]
 
 

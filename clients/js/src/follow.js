@@ -299,8 +299,9 @@ export function follow(url, options) {
 
 /** How a feed is asked: the addresses of its halves, and the names of its events. */
 function specOf(url, options, fetches) {
-  const { credentials = "same-origin", method, body } = options;
+  const { credentials = "same-origin", method, body, EventSource = globalThis.EventSource } = options;
   const given = addressed(url);
+  if (typeof options.headers !== "function") new Headers(options.headers); // TypeError for what is none
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -313,13 +314,13 @@ function specOf(url, options, fetches) {
   };
   const spec = {
     url: given,
-    fetches,
+    fetches: fetches || !EventSource, // Node has fetch alone
     credentials,
     event: options.event,
     envelope: options.envelope,
     /** What is in the envelope; errors and resets have none. */
     opened: (body) => (spec.envelope && body?.[spec.envelope]) || body,
-    EventSource: options.EventSource ?? globalThis.EventSource,
+    EventSource,
     names() {
       const item = spec.event ?? "message";
       return [item, `${item}_removed`, "snapshot", "reset", "heartbeat", ...(options.events ?? [])];
@@ -333,13 +334,18 @@ function specOf(url, options, fetches) {
     async ask(address, isStream, signal, position) {
       const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
       headers.set("Accept", isStream ? "text/event-stream" : "application/json");
-      if (isStream && position && fetches) headers.set("Last-Event-ID", position);
+      if (isStream && position && spec.fetches) headers.set("Last-Event-ID", inUtf8(position));
       const how = isStream && fetches ? { method, body } : {};
       const ask = options.fetch ?? globalThis.fetch;
       return ask(address, { ...how, headers, credentials, cache: "no-store", signal });
     },
   };
   return spec;
+}
+
+/** A header's characters are bytes; an id is sent in UTF-8, as EventSource does. */
+function inUtf8(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 /** A relative address becomes a whole one; TypeError for what is none. */

@@ -378,6 +378,28 @@ test.concurrent("frames show what came, heartbeats included", async ({ server, o
   expect(seen.frames[1].id).toBe("p1");
 });
 
+test("without EventSource, as in Node, it uses fetch", async ({ server, followed }) => {
+  server.add(...numbers(2));
+  const { EventSource } = globalThis;
+  globalThis.EventSource = undefined;
+  try {
+    await has(followed(), 2);
+  } finally {
+    globalThis.EventSource = EventSource;
+  }
+});
+
+test("by fetch a position is sent in UTF-8, as EventSource sends it", async ({ server, open }) => {
+  open(follow(server.url, { headers: HEADERS, rest: false, after: "Grüße, 世界", onEvent() {} }));
+  await until(() => server.requests.length);
+  const { headers } = server.requests[0];
+  expect(Buffer.from(headers["last-event-id"], "latin1").toString()).toBe("Grüße, 世界");
+});
+
+test("headers that cannot be sent are refused at once", () => {
+  expect(() => follow("http://localhost/api/logs", { headers: { "X-Name": "世界" } })).toThrow(TypeError);
+});
+
 test.each([undefined, null, "", 7, "ftp://localhost/api/logs", "http://", "javascript:alert(1)"])(
   "what is no address is refused at once: %s",
   (url) => {

@@ -26,14 +26,15 @@ def application() -> typer.Typer:
     from headwater.cli.serve import serve
     from headwater.cli.tail import tail
     from headwater.cli.users import add
+    from headwater.cli.version import version
 
     app = typer.Typer(
         name="headwater",
-        help="Live feeds: a REST endpoint and an event stream that show the same items.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.callback()(version)
     for command in (demo, serve, migrate, tail, publish, relay, check, bench):
         app.command()(command)
     users = typer.Typer(help="Manage the backend's users.", no_args_is_help=True)

@@ -12,6 +12,8 @@ import typer
 from headwater.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from headwater.backend.database import Address
     from headwater.backend.settings import Settings
 
@@ -43,11 +45,15 @@ def settings_with(**options: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        name, value, reason = first_fault(error)
         option = f"--{name.replace('_', '-')}" if name in given else f"HEADWATER_{name.upper()}"
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"{option}={first['input']!r}: {reason}.") from error
+        raise UsageError(f"{option}={value!r}: {reason}") from error
+
+
+def first_fault(error: ValidationError) -> tuple[str, Any, str]:
+    """The first field that is wrong: its name, its value, and what is wrong with it."""
+    first = error.errors()[0]
+    return str(first["loc"][0]), first["input"], str(first["msg"]).removeprefix("Value error, ")
 
 
 def _warn_of_unknown(known: type[Settings]) -> None:

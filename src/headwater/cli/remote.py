@@ -78,13 +78,14 @@ def json_object(answer: httpx.Response) -> dict[str, Any]:
 
 def refusal(answer: httpx.Response) -> ResponseError:
     """The error of an answer that is no success, with each field that it names."""
+    from headwater.client._address import shown
     from headwater.client._session import problem_detail
 
     detail = problem_detail(answer.content) or answer.reason_phrase
     if "location" in answer.headers:
         detail = f"the address moved to {answer.headers['location']}"
     error = ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer, detail)]))
-    error.url = str(answer.url)
+    error.url = shown(str(answer.url))
     return error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headwater.cli.options import DatabaseOption, address_of, settings_with
+from headwater.cli.options import DatabaseOption, address_of, first_fault, settings_with
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ def _checked(email: str, role: str, password: str) -> UserCreate:
     try:
         return UserCreate.model_validate({"email": email, "password": password, "role": role})
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"{first['loc'][0]}: {reason}.") from error
+        name, _, reason = first_fault(error)
+        raise UsageError(f"{name}: {reason}") from error
 
 
 async def _add(settings: Settings, wanted: UserCreate) -> None:
