@@ -148,7 +148,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
     except DatabaseError as error:
         said = in_one_line(error)
         if address.path is None:
-            raise StartupError(f"The database {address.shown} cannot be used: {said}.") from error
+            raise StartupError(f"The database {address.shown} cannot be used: {said}") from error
         raise StartupError(_explained(address.path, said)) from error
     finally:
         engine.dispose()
@@ -189,4 +189,4 @@ def _explained(path: Path, said: str) -> str:
         return f"The disk with the database {path} is full."
     if "readonly" in said:
         return f"The database {path} is read-only; Headwater needs to write to it."
-    return f"The database {path} cannot be used: {said}."
+    return f"The database {path} cannot be used: {said}"
