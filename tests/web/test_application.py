@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
@@ -358,6 +359,29 @@ async def test_an_application_that_follows_rechecks_in_its_lifespan_is_not_warne
         async with request(port, "/notes/stream") as answer:
             assert (await answer.next()).event == "snapshot"
     assert not caplog.text
+
+
+async def test_announced_rechecks_are_kept_for_a_day():
+    """Each sign-out may announce one, and nobody else removes them."""
+    now = datetime.now(UTC) - timedelta(days=2)
+    log, notes = MemoryLog(clock=lambda: now), MemoryLog()
+    live = LiveRouter(log=log)
+
+    @live.feed("/notes", item=Note)
+    async def feed():
+        return notes.topic("notes")
+
+    app = FastAPI()
+    app.include_router(live)
+    await log.append("headwater:recheck", {"subject": "user:1", "by": "another process"})
+    now += timedelta(days=2)
+    async with serving(app) as port, request(port, "/notes/stream") as answer:
+        await answer.next()
+        await live.recheck("user:7")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        left = (await log.latest("headwater:recheck", 10)).records
+        assert [record.data["subject"] for record in left] == ["user:7"]
 
 
 async def test_a_flood_of_changes_of_rights_is_a_few_checks():

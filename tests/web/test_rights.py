@@ -79,7 +79,7 @@ async def test_nothing_is_asked_after_the_end():
 
 
 async def test_a_right_that_was_lost_ends_its_streams():
-    rights = Rights(OpenStreams(), interval=0.001)
+    rights = Rights(OpenStreams(), interval=60)
     streams = [Stream(), Stream()]
 
     async def check() -> int:

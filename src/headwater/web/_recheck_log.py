@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from headwater.delivery._hub import Hub
@@ -17,6 +18,9 @@ from headwater.feeds._source import Change, Source
 logger = logging.getLogger("headwater.web")
 
 _TOPIC = "headwater:recheck"
+# For how long announcements are kept. A process that was away checks all rights again anyway.
+_KEPT = timedelta(days=1)
+_TRIM_EVERY = 3600.0
 # Seconds between tries to follow the source while its storage is away.
 RETRY_SECONDS = 1.0
 
@@ -78,11 +82,17 @@ class RecheckLog(FollowedRechecks):
     def __init__(self, log: EventLog, hub: Hub, recheck: Recheck) -> None:
         self._log = log
         self._sender = secrets.token_hex(8)
+        self._trim_at = 0.0
         super().__init__(log.topic(_TOPIC), hub, recheck, self._subject_in)
 
     async def announce(self, subject: str | None) -> None:
         """Append a re-check for the other processes. Raises SourceUnavailableError."""
         await self._log.append(_TOPIC, {"subject": subject, "by": self._sender})
+        now = asyncio.get_running_loop().time()
+        if now >= self._trim_at:
+            self._trim_at = now + _TRIM_EVERY
+            trimming = self._log.trim(_TOPIC, max_age=_KEPT)
+            self._hub.streams.run(trimming, "trimming announced re-checks")
 
     def _subject_in(self, values: Mapping[str, Any]) -> str | None:
         return NOBODY if values.get("by") == self._sender else values.get("subject")

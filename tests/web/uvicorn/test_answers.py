@@ -215,12 +215,28 @@ async def test_a_client_of_http_1_0_is_sent_no_chunks():
         assert body == b"data: 1\n\ndata: 2\n\n"
 
 
+async def test_headers_may_be_lists():
+    """ASGI allows any iterable of two byte strings."""
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            headers = [[b"X-It", b"me"], [b"content-length", b"2"]]
+            await send({"type": "http.response.start", "status": 200, "headers": iter(headers)})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+    async with rigged(app) as rig, rig.client() as client:
+        client.get("/")
+        status, headers, body = await client.answer()
+        assert (status, headers["x-it"], body) == (200, "me", b"ok")
+
+
 @pytest.mark.parametrize("by", ["user", "address"])
 async def test_only_the_greediest_loses_answers(by: str):
     """Whoever leaves many answers unread takes no room from others, however slow these are."""
     app = App()
     app.page = b"x" * (8 * MEGABYTE)
-    limits = {"unread_bytes": 20 * MEGABYTE}
+    # One answer of each would fit.
+    limits = {"unread_bytes": 26 * MEGABYTE}
     async with rigged(app, limits=limits) as rig, AsyncExitStack() as stack:
         clients = []
         # The slowest is somebody else's.

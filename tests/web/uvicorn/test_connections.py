@@ -70,6 +70,18 @@ async def test_many_silent_ones_above_the_limit_do_not_hide_the_health():
         rig.app.go_on.set()
 
 
+async def test_slow_bodies_above_the_limit_do_not_hide_the_health():
+    limits = {"connections": 2, "always": ("/read", "/healthz")}
+    async with rigged(limits=limits) as rig, AsyncExitStack() as stack:
+        for number in range(40):
+            client = await stack.enter_async_context(rig.client())
+            client.send(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            await until(lambda number=number: len(rig.app.began) == number + 1)
+        client = await stack.enter_async_context(rig.client())
+        client.get("/healthz")
+        assert (await client.answer())[0] == 200
+
+
 async def test_one_address_has_so_many_connections():
     async with (
         rigged(limits={"connections_per_address": 3}) as rig,

@@ -197,11 +197,13 @@ class Connections:
     def _spare_place(self, protocol: Held, why: str) -> str:
         self.count(why)
         if len(self._spare) >= _SPARE:
-            silent = next((each for each in self._spare if each.waits is self.heads), None)
-            if silent is None:
+            # One that has a request is answered soon; one that sends slowly keeps its place only
+            # for as long as nobody else wants it.
+            slow = next((each for each in self._spare if each.waits is not None), None)
+            if slow is None:
                 protocol.abort()
                 return why
-            silent.abort()
+            slow.abort()
         self._spare[protocol] = None
         return why
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Hashable
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from headwater.web._addresses import network_of
@@ -19,7 +20,6 @@ logger = logging.getLogger("headwater.web")
 # RFC 9110, 5.6.2 and 5.5: characters that the name, or the value, of a header may not have.
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_SPECIAL = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"connection"})
 # Bytes of a body that are given to the transport at once. The next ones wait until it has room.
 _PIECE = 64 * 1024
 # Bytes of an answer that may wait in the transport.
@@ -27,25 +27,46 @@ _WAITING = 256 * 1024
 # Bytes of a request's body that may wait for the application.
 _BODY_WAITING = 64 * 1024
 
-# Nearly all streams have the same headers, so the bytes of a few heads are kept.
-_MOST_HEADS = 64
-_heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
+
+class _Lines(NamedTuple):
+    """Some headers of an answer.
+
+    Attributes:
+        data: their bytes.
+        length: of the body, or None.
+        chunked: the body is in chunks.
+        closes: the connection ends with the answer.
+        plain: none says that the body is encoded, or how long it is.
+    """
+
+    data: bytes
+    length: int | None
+    chunked: bool
+    closes: bool
+    plain: bool
 
 
-def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
-    """The bytes of these headers; None if one of them decides how the body is written."""
-    if headers in _heads:
-        return _heads[headers]
-    found: bytes | None = None
-    if not any(
-        name.lower() in _SPECIAL or _BAD_NAME.search(name) or _BAD_VALUE.search(value)
-        for name, value in headers
-    ):
-        found = b"".join(b"%b: %b\r\n" % (name.lower(), value) for name, value in headers)
-    if len(_heads) >= _MOST_HEADS:
-        _heads.clear()
-    _heads[headers] = found
-    return found
+@lru_cache(maxsize=64)
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> _Lines:
+    """Nearly all streams have the same headers, so those of a few answers are kept."""
+    data: list[bytes] = []
+    length, chunked, closes, plain = None, False, False, True
+    for name, value in headers:
+        if _BAD_NAME.search(name):
+            raise RuntimeError("Invalid HTTP header name.")
+        if _BAD_VALUE.search(value):
+            raise RuntimeError("Invalid HTTP header value.")
+        name = name.lower()  # noqa: PLW2901 - HTTP/1.1 names have no case
+        if name in (b"content-length", b"content-encoding", b"transfer-encoding"):
+            plain = False
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked |= value.lower() == b"chunked"
+        elif name == b"connection":
+            closes |= b"close" in [token.strip().lower() for token in value.split(b",")]
+        data.append(b"%b: %b\r\n" % (name, value))
+    return _Lines(b"".join(data), length, chunked, closes, plain)
 
 
 class Connection(Protocol):
@@ -232,7 +253,8 @@ class Exchange:
                 raise RuntimeError(
                     f"Expected ASGI message 'http.response.start', but got '{kind}'."
                 )
-            self._start(message["status"], tuple(message.get("headers", ())))
+            headers = tuple((name, value) for name, value in message.get("headers", ()))
+            self._start(message["status"], headers)
             return
         if self.complete:
             raise RuntimeError(
@@ -248,51 +270,35 @@ class Exchange:
     def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         connection = self._connection
         self.expects_continue = False
-        defaults = tuple(connection.setup.default_headers)
         log = connection.setup.access_log
         if log is not None:
             self._log(log, status)
+        first, then = _lines(tuple(connection.setup.default_headers)), _lines(headers)
+        head = [STATUS_LINES[status], first.data, then.data]
+        self.plain = first.plain and then.plain
+        length = first.length if first.length is not None else then.length
+        if first.chunked or then.chunked:
+            self.chunked = True
+        elif length is not None:
+            self._left, self.chunked = length, False
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
-        if self.keep_alive and not bodiless:
-            first, then = _rendered(defaults), _rendered(headers)
-            if first is not None and then is not None:
-                self.started = self.chunked = True
-                line = STATUS_LINES[status]
-                self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (line, first, then)
-                if not self.joins:
-                    connection.transport.write(self._head)
-                    self._head = b""
-                return
-        head = [STATUS_LINES[status]]
-        closes = False
-        for name, value in (*defaults, *headers):
-            if _BAD_NAME.search(name):
-                raise RuntimeError("Invalid HTTP header name.")
-            if _BAD_VALUE.search(value):
-                raise RuntimeError("Invalid HTTP header value.")
-            name = name.lower()  # noqa: PLW2901 - HTTP/1.1 names have no case
-            if name in (b"content-length", b"content-encoding", b"transfer-encoding"):
-                self.plain = False
-            if name == b"content-length" and self.chunked is None:
-                self._left, self.chunked = int(value), False
-            elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                self._left, self.chunked = 0, True
-            elif name == b"connection":
-                closes = b"close" in [token.strip().lower() for token in value.split(b",")]
-            head += (name, b": ", value, b"\r\n")
-        if closes:
+        if first.closes or then.closes:
             self.keep_alive = False
         elif not self.keep_alive:
             head.append(b"connection: close\r\n")
-        if self.chunked is None and not bodiless and self.scope["http_version"] == "1.0":
-            # RFC 9112, 6.1: a client of HTTP/1.0 knows no chunks.
-            self._left = None
-        elif self.chunked is None and not bodiless:
-            self.chunked = True
-            head.append(b"transfer-encoding: chunked\r\n")
+        if self.chunked is None and not bodiless:
+            if self.scope["http_version"] == "1.0":
+                # RFC 9112, 6.1: a client of HTTP/1.0 knows no chunks.
+                self._left = None
+            else:
+                self.chunked = True
+                head.append(b"transfer-encoding: chunked\r\n")
         head.append(b"\r\n")
         self.started = True
-        connection.transport.write(b"".join(head))
+        if self.joins and self.chunked and not bodiless:
+            self._head = b"".join(head)
+        else:
+            connection.transport.write(b"".join(head))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         head, self._head = self._head, b""
@@ -304,7 +310,7 @@ class Exchange:
             if len(body) > self._left:
                 raise RuntimeError("Response content longer than Content-Length")
             self._left -= len(body)
-            await self._write(head, body, b"")
+            await self._write(b"", body, b"")
         else:
             before = b"%b%x\r\n" % (head, len(body)) if body else head
             after = b"\r\n" if body else b""
