@@ -56,12 +56,13 @@ class Unread(Generic[T]):
 
     def add(self, one: T) -> None:
         """Add a writer that begins to wait, or update one that has more bytes than before."""
+        now = self._time()
         size, known = self._size_of(one), self.waiting.get(one)
-        before, taken, since = known or (0, self._taken_of(one), self._time())
+        before, taken, since = known or (0, self._taken_of(one), now)
         self.waiting[one] = (size, taken, since)
         self._bytes += size - before
         if self._bytes > self._most:
-            self.look()
+            self._look(now)
 
     def discard(self, one: T) -> None:
         """Remove a writer whose client took everything, or is gone. Idempotent."""
@@ -70,7 +71,9 @@ class Unread(Generic[T]):
 
     def look(self, longest: float | None = None) -> None:
         """Drop writers whose clients took nothing for ``longest`` seconds. Enforce the bound."""
-        now = self._time()
+        self._look(self._time(), longest)
+
+    def _look(self, now: float, longest: float | None = None) -> None:
         for one, (before, taken_before, last) in tuple(self.waiting.items()):
             size, taken = self._size_of(one), self._taken_of(one)
             since = now if size < before or taken != taken_before else last
@@ -85,7 +88,8 @@ class Unread(Generic[T]):
 
     def _make_room(self) -> None:
         by_caller: dict[Hashable, list[T]] = {}
-        for one, _ in sorted(self.waiting.items(), key=lambda each: -each[1][2]):
+        # Of several that began to wait at the same time, the one that was added last comes first.
+        for one, _ in sorted(reversed(self.waiting.items()), key=lambda each: -each[1][2]):
             by_caller.setdefault(self._caller_of(one), []).append(one)
         sizes = {
             caller: sum(self.waiting[one][0] for one in theirs)

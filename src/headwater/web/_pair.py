@@ -31,6 +31,7 @@ from headwater.web._polls import WaitingRequest
 from headwater.web._refused_values import refused_values
 from headwater.web._responders import Admission, Call, Planned, Responder
 from headwater.web._rights import CHANGED
+from headwater.web._stream_limits import StreamPlace
 from headwater.web._whole_responses import StreamRefusedError, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id
 
@@ -308,14 +309,12 @@ class StreamHalf(FeedHalf):
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
         place = asked.admission.take()
         try:
-            connection, stream = await self._begin(asked)
+            return await self._begin(asked, place)
         except BaseException:
             place.give_back()
             raise
-        asked.admission.hold(stream, place)
-        return connection, stream
 
-    async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:
+    async def _begin(self, asked: _Asked, place: StreamPlace) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None
@@ -342,6 +341,8 @@ class StreamHalf(FeedHalf):
             if paging.events:
                 feed, interval = self.declaration.feed, live.heartbeat
                 stream.pulse = heartbeat_event(feed.event, interval, feed.member)
+            # Before its first bytes wait for the client: they count for its caller.
+            asked.admission.hold(stream, place)
             stream.begin(opening, asked.plan.dependency_headers)
         finally:
             hub.release(channel)

@@ -108,8 +108,8 @@ class RunRoute(Responder):
             return None if found is None else (found, await runs.reader(state.id))
 
         head = (*plan.dependency_headers, *headers)
-        stream.begin(None if resumed else state, reset, head)
         admission.hold(stream, place)
+        stream.begin(None if resumed else state, reset, head)
         if not stream.ended:
             self._count(live, stream, state.id)
             work = stream.follow(reader, state, fold=asked.fold, again=restart)
