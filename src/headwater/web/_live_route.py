@@ -37,14 +37,18 @@ class _Call(Call):
     def __init__(
         self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        again: Handle | None = handle
-        if takes_body(route):
-            # The body will be gone, so only the guards can be asked again.
-            guards = guards_of(route, Request(scope))
-            again = None if guards is None else guards.handle
-        recheck = Recheck(again, scope, responder_of(route.endpoint))
-        super().__init__(scope, receive, send, recheck)
+        super().__init__(scope, receive, send)
+        self._route = route
         self._handle = handle
+
+    def remember(self) -> None:
+        """As Call."""
+        again: Handle | None = self._handle
+        if takes_body(self._route):
+            # The body will be gone, so only the guards can be asked again.
+            guards = guards_of(self._route, Request(self.scope))
+            again = None if guards is None else guards.handle
+        self.recheck = Recheck(again, self.scope, responder_of(self._route.endpoint))
 
     async def plan(
         self,

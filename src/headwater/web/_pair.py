@@ -116,18 +116,27 @@ def declared_feed(
 
 
 class _Asked(NamedTuple):
-    """One request for a feed, once its source is known and its dependencies are closed."""
+    """One request for a feed, once its source is known and its dependencies are closed.
+
+    Attributes:
+        rechecks: as ``Rights.rechecks`` was before the guards ran.
+    """
 
     live: Live
     call: Call
     plan: Planned
     paging: Paging
-    admission: Admission
+    rechecks: int
 
     @property
     def source(self) -> Source:
         found: Source = self.plan.result
         return found
+
+    def admission(self, half: FeedHalf) -> Admission:
+        """The place and the right of a request that stays open, as streams and long-polls do."""
+        name = (id(half), self.source.identity)
+        return Admission(self.live, self.call, self.rechecks, name, self.source, _identity, CHANGED)
 
 
 class FeedHalf(Responder):
@@ -155,16 +164,16 @@ class FeedHalf(Responder):
         scope = call.scope
         limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
+        if self.streams or paging.wait:
+            call.remember()
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
         if plan is None:
             return
         if self.streams and not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
-        name = (id(self), plan.result.identity)
-        admission = Admission(live, call, rechecks, name, plan.result, _identity, CHANGED)
         with refused_values(scope):
-            await self.answer(_Asked(live, call, plan, paging, admission))
+            await self.answer(_Asked(live, call, plan, paging, rechecks))
         if plan.background is not None:
             await plan.background()
 
@@ -243,7 +252,7 @@ class PageHalf(FeedHalf):
             answer, holds = await asked.live.hub.pages.ask(name, read)
             if holds or not paging.wait or paging.before is not None:
                 return answer
-        waiting = WaitingRequest(asked.admission)
+        waiting = WaitingRequest(asked.admission(self))
         found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
         return found
 
@@ -309,13 +318,14 @@ class StreamHalf(FeedHalf):
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
-        place = asked.admission.take()
+        admission = asked.admission(self)
+        place = admission.take()
         try:
             connection, stream = await self._begin(asked)
         except BaseException:
             place.give_back()
             raise
-        asked.admission.hold(stream, place)
+        admission.hold(stream, place)
         return connection, stream
 
     async def _begin(self, asked: _Asked) -> tuple[Connection, FeedStream]:

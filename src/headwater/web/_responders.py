@@ -106,14 +106,21 @@ class Call(ABC):
     """One request on its way through a route.
 
     Attributes:
-        recheck: checks its right again.
+        recheck: checks its right again; None unless it was remembered.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Sending, recheck: Recheck) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Sending) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.recheck = recheck
+        self.recheck: Recheck | None = None
+
+    @abstractmethod
+    def remember(self) -> None:
+        """Keep the request as it is now, before ``plan``, so that its right can be checked again.
+
+        Only for a request that may stay open.
+        """
 
     @abstractmethod
     async def plan(
@@ -166,6 +173,8 @@ def take_place(live: Live, scope: Scope) -> StreamPlace:
 class Admission:
     """The place and the right of one request. Made once its guards have let it pass.
 
+    The call was remembered before that.
+
     Arguments:
         rechecks: as ``Rights.rechecks`` was before the guards ran.
         name: equal for requests of a route whose rights are the same question.
@@ -188,6 +197,8 @@ class Admission:
         self._rechecks = rechecks
         self._name = name
         # It lives as long as the right, so it holds nothing of the request's connection.
+        assert call.recheck is not None
+        self._asked = call.recheck.remembered
         self._check = partial(_check, call.recheck, key, key(result), otherwise)
 
     def take(self) -> StreamPlace:
@@ -196,7 +207,7 @@ class Admission:
 
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
-        scope, asked = self.call.scope, self.call.recheck.remembered
+        scope, asked = self.call.scope, self._asked
         self.live.rights.hold(
             holder,
             (self._name, asked.name),
@@ -267,6 +278,7 @@ class EventResponder(Responder):
     async def _stream(self, live: Live, call: Call) -> None:
         scope = call.scope
         rechecks = live.rights.rechecks
+        call.remember()
         connection = Connection(scope, call.receive, call.send.direct)
         sse = self.sse
         stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)

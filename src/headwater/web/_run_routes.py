@@ -143,6 +143,7 @@ class StartRoute(RunRoute):
         """As ``responders.Responder``."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
+        call.remember()
         body = RunBody(call.receive, self.declaration.max_body)
         key, errors = key_of(call.scope)
         plan = await call.plan(body.receive, errors=errors)
@@ -228,6 +229,7 @@ class _KnownRoute(RunRoute):
         """Let the framework run the guards and the endpoint, then answer."""
         live = self._settings.live()
         rechecks = live.rights.rechecks
+        call.remember()
         plan = await call.plan()
         if plan is not None:
             await self.answer(live, call, plan, rechecks)

@@ -91,10 +91,13 @@ class _Call(Call):
     def __init__(
         self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        super().__init__(
-            scope, receive, send, Recheck(endpoint.run_again, scope, endpoint.responder)
-        )
+        super().__init__(scope, receive, send)
         self._endpoint = endpoint
+
+    def remember(self) -> None:
+        """As Call."""
+        endpoint = self._endpoint
+        self.recheck = Recheck(endpoint.run_again, self.scope, endpoint.responder)
 
     async def plan(
         self,
