@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -27,25 +28,19 @@ _WAITING = 256 * 1024
 # Bytes of a request's body that may wait for the application.
 _BODY_WAITING = 64 * 1024
 
-# Nearly all streams have the same headers, so the bytes of a few heads are kept.
-_MOST_HEADS = 64
-_heads: dict[tuple[tuple[bytes, bytes], ...], bytes | None] = {}
+# Nearly all answers have the same headers, so the lines of some are kept.
+_MOST_LINES = 256
 
 
-def _rendered(headers: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
-    """The bytes of these headers; None if one of them decides how the body is written."""
-    if headers in _heads:
-        return _heads[headers]
-    found: bytes | None = None
-    if not any(
-        name.lower() in _SPECIAL or _BAD_NAME.search(name) or _BAD_VALUE.search(value)
-        for name, value in headers
-    ):
-        found = b"".join(b"%b: %b\r\n" % (name.lower(), value) for name, value in headers)
-    if len(_heads) >= _MOST_HEADS:
-        _heads.clear()
-    _heads[headers] = found
-    return found
+@lru_cache(_MOST_LINES)
+def _line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The name of a header, which has no case in HTTP/1.1, and its line."""
+    if _BAD_NAME.search(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    if _BAD_VALUE.search(value):
+        raise RuntimeError("Invalid HTTP header value.")
+    name = name.lower()
+    return name, b"%b: %b\r\n" % (name, value)
 
 
 class Connection(Protocol):
@@ -248,30 +243,19 @@ class Exchange:
     def _start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         connection = self._connection
         self.expects_continue = False
-        defaults = tuple(connection.setup.default_headers)
         log = connection.setup.access_log
         if log is not None:
             self._log(log, status)
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
-        if self.keep_alive and not bodiless:
-            first, then = _rendered(defaults), _rendered(headers)
-            if first is not None and then is not None:
-                self.started = self.chunked = True
-                line = STATUS_LINES[status]
-                self._head = b"%b%b%btransfer-encoding: chunked\r\n\r\n" % (line, first, then)
-                if not self.joins:
-                    connection.transport.write(self._head)
-                    self._head = b""
-                return
         head = [STATUS_LINES[status]]
         closes = False
-        for name, value in (*defaults, *headers):
-            if _BAD_NAME.search(name):
-                raise RuntimeError("Invalid HTTP header name.")
-            if _BAD_VALUE.search(value):
-                raise RuntimeError("Invalid HTTP header value.")
-            name = name.lower()  # noqa: PLW2901 - HTTP/1.1 names have no case
-            if name in (b"content-length", b"content-encoding", b"transfer-encoding"):
+        for pair in (*connection.setup.default_headers, *headers):
+            name, line = _line(*pair)
+            head.append(line)
+            if name not in _SPECIAL:
+                continue
+            value = pair[1]
+            if name != b"connection":
                 self.plain = False
             if name == b"content-length" and self.chunked is None:
                 self._left, self.chunked = int(value), False
@@ -279,7 +263,6 @@ class Exchange:
                 self._left, self.chunked = 0, True
             elif name == b"connection":
                 closes = b"close" in [token.strip().lower() for token in value.split(b",")]
-            head += (name, b": ", value, b"\r\n")
         if closes:
             self.keep_alive = False
         elif not self.keep_alive:
@@ -292,7 +275,10 @@ class Exchange:
             head.append(b"transfer-encoding: chunked\r\n")
         head.append(b"\r\n")
         self.started = True
-        connection.transport.write(b"".join(head))
+        if self.joins and self.chunked and not bodiless:
+            self._head = b"".join(head)
+        else:
+            connection.transport.write(b"".join(head))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         head, self._head = self._head, b""
