@@ -110,7 +110,7 @@ CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 
 # A guard and a handler must not depend on one function, so each has its own. FastAPI spends time on
 # each dependency of a dependency, so guards call `authenticate`. Every protected route has one of
-# the next two, whose parameters show in OpenAPI how to sign in.
+# the next three, whose parameters show in OpenAPI how to sign in.
 Cookie = Annotated[str | None, Security(session_cookie)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)]
 
@@ -130,8 +130,20 @@ reports_itself: Any = guard(_must_be_satellite, "satellite.report")
 
 
 @cache
+def user_with(permission: str) -> Any:
+    """The guard of a feed: the caller is a user with this permission."""
+
+    async def permitted(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
+        user = await current_user(request)
+        if not user.may(permission):
+            raise _missing(permission)
+
+    return guard(permitted, permission)
+
+
+@cache
 def requires(permission: str) -> Any:
-    """The guard of a permission: 401 without a valid session or key, 403 without the permission."""
+    """The guard of a permission, beside ``signed_in``: 403 without it."""
 
     async def permitted(request: Request) -> None:
         principal = await authenticate(request)
