@@ -17,7 +17,7 @@ from starlette.responses import Response
 from headwater.web._fastapi_problems import own_problem
 from headwater.web._guards import GuardedRoute, guards_of, takes_body
 from headwater.web._plan import Plan
-from headwater.web._responders import PLAN, Call, Handle, Recheck, Responder
+from headwater.web._responders import PLAN, Call, Handle, Responder
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
@@ -37,18 +37,17 @@ class _Call(Call):
     def __init__(
         self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        super().__init__(scope, receive, send)
+        super().__init__(responder_of(route.endpoint), scope, receive, send)
         self._route = route
         self._handle = handle
 
-    def remember(self) -> None:
+    def again(self) -> Handle | None:
         """As Call."""
-        again: Handle | None = self._handle
-        if takes_body(self._route):
-            # The body will be gone, so only the guards can be asked again.
-            guards = guards_of(self._route, Request(self.scope))
-            again = None if guards is None else guards.handle
-        self.recheck = Recheck(again, self.scope, responder_of(self._route.endpoint))
+        if not takes_body(self._route):
+            return self._handle
+        # The body will be gone, so only the guards can be asked again.
+        guards = guards_of(self._route, Request(self.scope))
+        return None if guards is None else guards.handle
 
     async def plan(
         self,
@@ -116,7 +115,9 @@ class LiveRoute(GuardedRoute):
             if self.methods and scope["method"] not in self.methods:
                 allowed = getattr(self.endpoint, _ALLOWED, self.methods)
                 raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
-            await responder.serve(_Call(self, handle, scope, receive, send))
+            plan = await responder.serve(_Call(self, handle, scope, receive, send))
+            if plan is not None and plan.background is not None:
+                await plan.background()
 
         stream = responder.opens_stream(scope)
         await serve_with_problems(serve, own_problem, scope, receive, send, stream=stream)
