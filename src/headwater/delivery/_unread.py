@@ -88,8 +88,7 @@ class Unread(Generic[T]):
 
     def _make_room(self) -> None:
         by_caller: dict[Hashable, list[T]] = {}
-        # Of several that began to wait at the same time, the one that was added last comes first.
-        for one, _ in sorted(reversed(self.waiting.items()), key=lambda each: -each[1][2]):
+        for one, _ in sorted(self.waiting.items(), key=lambda each: each[1][2]):
             by_caller.setdefault(self._caller_of(one), []).append(one)
         sizes = {
             caller: sum(self.waiting[one][0] for one in theirs)
@@ -97,7 +96,7 @@ class Unread(Generic[T]):
         }
         while self._bytes > self._most:
             greediest = max(sizes, key=sizes.__getitem__)
-            one = by_caller[greediest].pop()
+            one = by_caller[greediest].pop(0)
             sizes[greediest] -= self.waiting[one][0]
             self._end(one, stalled=False)
 

@@ -43,6 +43,10 @@ class Compared(dict[str, Any]):
     __slots__ = ()
 
 
+# Of a filter that lets everything through.
+_ALL: tuple[Conjunction, ...] = ((),)
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """A union of conjunctions of equalities: ``any_of=((("user_id", 7), ("level", "error")),)``.
@@ -52,7 +56,7 @@ class Filter:
     Equal filters compare equal, and streams with equal filters share all work.
     """
 
-    any_of: tuple[Conjunction, ...] = ((),)
+    any_of: tuple[Conjunction, ...] = _ALL
 
     def matches(self, values: Mapping[str, Any]) -> bool:
         """Whether ``values`` has all the values of at least one conjunction."""
@@ -82,6 +86,10 @@ class Filter:
         return Filter(tuple(sorted({*self.any_of, *other.any_of}, key=repr)))
 
     def __and__(self, other: Filter) -> Filter:
+        if self.any_of == _ALL:
+            return other
+        if other.any_of == _ALL:
+            return self
         both: dict[Conjunction, None] = {}
         for left in self.any_of:
             for right in other.any_of:

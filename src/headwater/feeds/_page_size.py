@@ -82,9 +82,10 @@ def _fitting(feed: Feed, changes: Iterable[Change], most: int) -> int:
     """How many of the changes fit, at least one. One that cannot be shown weighs nothing."""
     count = size = 0
     for change in changes:
-        length = 0
-        with suppress(UnfitItemError):
+        try:
             length = len(feed.data(change))
+        except UnfitItemError:
+            length = 0
         if size + length > most and count:
             break
         size += length

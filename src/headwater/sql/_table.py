@@ -129,7 +129,8 @@ class Table:
         found, expression = split(f"table {self.name!r}", conditions, model.attribute_of, dialect)
         model.check_filter([*equalities, *found])
         wanted = Filter.of(**fit_values(model.columns, equalities, dialect))
-        wanted &= Filter.of(**fit_values(model.columns, found, dialect))
+        if found:
+            wanted &= Filter.of(**fit_values(model.columns, found, dialect))
         if own := model.own_rows:
             wanted &= Filter.of(**fit_values(model.columns, own, dialect))
             check_size(len(wanted.any_of))
@@ -206,7 +207,8 @@ class TableSource(TailSource):
 
     def optional(self, **equalities: Any) -> TableSource:
         """As ``where``, but leaves out values that are None."""
-        return self.where(**given(equalities, self.table.reader.model.check_filter))
+        found = given(equalities, self.table.reader.model.check_filter)
+        return self.where(**found) if found else self
 
     def within(self, column: str, length: timedelta) -> TableSource:
         """The rows of this selection whose ``column`` is less than ``length`` ago.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import fastapi.routing
@@ -28,6 +29,7 @@ from fastapi.security import (
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
@@ -235,6 +237,17 @@ class _Decided:
 
 class GuardedRoute(APIRoute):
     """A route whose guards decide before its body is read."""
+
+    @cached_property
+    def _ending(self) -> str:
+        """What each path of this route ends with; empty behind a parameter."""
+        return self.path.rpartition("}")[2]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As ``Route``, which compares the path by a regular expression, and routes are many."""
+        if not scope["path"].endswith(self._ending):
+            return Match.NONE, {}
+        return super().matches(scope)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()

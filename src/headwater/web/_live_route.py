@@ -36,13 +36,17 @@ class _Call(Call):
     def __init__(
         self, route: LiveRoute, handle: Handle, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        again: Handle | None = handle
-        if takes_body(route):
-            # The body will be gone, so only the guards can be asked again.
-            guards = guards_of(route, Request(scope))
-            again = None if guards is None else guards.handle
-        super().__init__(responder_of(route.endpoint), scope, receive, send, again)
+        super().__init__(responder_of(route.endpoint), scope, receive, send)
+        self._route = route
         self._handle = handle
+
+    def again(self) -> Handle | None:
+        """As Call."""
+        if not takes_body(self._route):
+            return self._handle
+        # The body will be gone, so only the guards can be asked again.
+        guards = guards_of(self._route, Request(self.scope))
+        return None if guards is None else guards.handle
 
     async def plan(
         self,

@@ -123,12 +123,16 @@ class _Asked(NamedTuple):
     call: Call
     plan: Planned
     paging: Paging
-    admission: Admission
 
     @property
     def source(self) -> Source:
         found: Source = self.plan.result
         return found
+
+    def admission(self, half: FeedHalf) -> Admission:
+        """The place and the right of a request that stays open, as streams and long-polls do."""
+        name = (id(half), self.source.identity)
+        return Admission(self.call, name, self.source, attrgetter("identity"), CHANGED)
 
 
 class FeedHalf(Responder):
@@ -154,16 +158,16 @@ class FeedHalf(Responder):
         scope = call.scope
         limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
+        if self.streams or paging.wait:
+            call.remember()
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
         if plan is None:
             return None
         if self.streams and not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
-        name = (id(self), plan.result.identity)
-        admission = Admission(call, name, plan.result, attrgetter("identity"), CHANGED)
         with refused_values(scope):
-            await self.answer(_Asked(call, plan, paging, admission))
+            await self.answer(_Asked(call, plan, paging))
         return plan
 
     @abstractmethod
@@ -238,7 +242,7 @@ class PageHalf(FeedHalf):
             answer, holds = await asked.call.live.hub.pages.ask(name, read)
             if holds or not waits:
                 return answer
-        waiting = WaitingRequest(asked.admission)
+        waiting = WaitingRequest(asked.admission(self))
         found: _Answer | None = await waiting.wait(name, source, read, paging.wait)
         return found
 
@@ -307,14 +311,17 @@ class StreamHalf(FeedHalf):
 
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
-        place = asked.admission.take()
+        admission = asked.admission(self)
+        place = admission.take()
         try:
-            return await self._begin(asked, place)
+            return await self._begin(asked, admission, place)
         except BaseException:
             place.give_back()
             raise
 
-    async def _begin(self, asked: _Asked, place: StreamPlace) -> tuple[Connection, FeedStream]:
+    async def _begin(
+        self, asked: _Asked, admission: Admission, place: StreamPlace
+    ) -> tuple[Connection, FeedStream]:
         source, paging = asked.source, asked.paging
         resume = last_event_id(asked.call.scope) or paging.after
         before: Place | None = None
@@ -342,7 +349,7 @@ class StreamHalf(FeedHalf):
                 feed, interval = self.declaration.feed, live.heartbeat
                 stream.pulse = heartbeat_event(feed.event, interval, feed.member)
             # Before its first bytes wait for the client: they count for its caller.
-            asked.admission.hold(stream, place)
+            admission.hold(stream, place)
             stream.begin(opening, asked.plan.dependency_headers)
         finally:
             hub.release(channel)

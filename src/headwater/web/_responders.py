@@ -99,30 +99,31 @@ class Recheck:
 class Call(ABC):
     """One request on its way through a route.
 
-    Arguments:
-        again: runs the guards and the user's function, as ``plan`` does; None if they cannot run
-            again.
-
     Attributes:
         live: what the routers of the event loop share.
         rechecks: as ``Rights.rechecks`` was before the guards ran.
-        recheck: checks its right again.
+        recheck: checks its right again; None unless it was remembered.
     """
 
-    def __init__(
-        self,
-        responder: Responder,
-        scope: Scope,
-        receive: Receive,
-        send: Sending,
-        again: Handle | None,
-    ) -> None:
+    def __init__(self, responder: Responder, scope: Scope, receive: Receive, send: Sending) -> None:
         self.live = responder.settings.live()
         self.rechecks = self.live.rights.rechecks
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.recheck = Recheck(again, scope, responder)
+        self.recheck: Recheck | None = None
+        self._responder = responder
+
+    def remember(self) -> None:
+        """Keep the request as it is now, before ``plan``, so that its right can be checked again.
+
+        Only for a request that may stay open.
+        """
+        self.recheck = Recheck(self.again(), self.scope, self._responder)
+
+    @abstractmethod
+    def again(self) -> Handle | None:
+        """What runs the guards and the user's function again, as ``plan``; None if nothing can."""
 
     @abstractmethod
     async def plan(
@@ -179,6 +180,8 @@ def take_place(call: Call) -> StreamPlace:
 class Admission:
     """The place and the right of one request. Made once its guards have let it pass.
 
+    The call was remembered before that.
+
     Arguments:
         name: equal for requests of a route whose rights are the same question.
         result: the result of the user's function; ``key`` takes from it what must stay the same.
@@ -196,6 +199,8 @@ class Admission:
         self.call = call
         self._name = name
         # It lives as long as the right, so it holds nothing of the request's connection.
+        assert call.recheck is not None
+        self._asked = call.recheck.remembered
         self._check = partial(_check, call.recheck, key, key(result), otherwise)
 
     def take(self) -> StreamPlace:
@@ -205,7 +210,7 @@ class Admission:
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
         call = self.call
-        scope, asked = call.scope, call.recheck.remembered
+        scope, asked = call.scope, self._asked
         call.live.rights.hold(
             holder,
             (self._name, asked.name),
@@ -273,6 +278,7 @@ class EventResponder(Responder):
 
     async def _stream(self, call: Call) -> Planned | None:
         live, scope = call.live, call.scope
+        call.remember()
         connection = Connection(scope, call.receive, call.send.direct)
         sse = self.sse
         stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)

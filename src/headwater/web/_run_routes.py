@@ -139,6 +139,7 @@ class StartRoute(RunRoute):
 
     async def serve(self, call: Call) -> Planned | None:
         """As ``responders.Responder``."""
+        call.remember()
         body = RunBody(call.receive, self.declaration.max_body)
         key, errors = key_of(call.scope)
         plan = await call.plan(body.receive, errors=errors)
@@ -225,6 +226,7 @@ class _KnownRoute(RunRoute):
 
     async def serve(self, call: Call) -> Planned | None:
         """Let the framework run the guards and the endpoint, then answer."""
+        call.remember()
         plan = await call.plan()
         if plan is not None:
             await self.answer(call, plan)

@@ -10,7 +10,15 @@ from starlette.responses import Response
 
 from headwater.errors import DeclarationError
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Planned, Responder
+from headwater.web._responders import (
+    ONLY_PLAN,
+    PLAN,
+    Call,
+    EventResponder,
+    Handle,
+    Planned,
+    Responder,
+)
 from headwater.web._user_functions import as_coroutine
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import (
@@ -80,8 +88,12 @@ class _Call(Call):
     def __init__(
         self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        super().__init__(endpoint.responder, scope, receive, send, endpoint.run_again)
+        super().__init__(endpoint.responder, scope, receive, send)
         self._endpoint = endpoint
+
+    def again(self) -> Handle:
+        """As Call."""
+        return self._endpoint.run_again
 
     async def plan(
         self,

@@ -16,7 +16,6 @@ from headwater.backend.auth.dependencies import (
     CurrentSatellite,
     CurrentUser,
     reports_itself,
-    signed_in,
     team_of_query,
 )
 from headwater.backend.state import BackendState
@@ -44,7 +43,7 @@ def declare(live: LiveRouter) -> None:
         item=ClientActivity,
         collection="activities",
         event="client_activity",
-        requires=[signed_in, "activity.view", team_of_query],
+        requires=["activity.view", team_of_query],
         keyed=True,
         tags=["client activity"],
         summary="My active MCP clients",

@@ -84,18 +84,6 @@ async def authenticate(request: Request) -> Principal:
     return found
 
 
-async def _authenticate_as_documented(
-    request: Request,
-    _cookie: Annotated[str | None, Security(session_cookie)],
-    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)],
-) -> Principal:
-    """The same for guards. By its parameters OpenAPI shows how to sign in."""
-    return await authenticate(request)
-
-
-Authenticated = Annotated[Principal, Depends(_authenticate_as_documented)]
-
-
 async def current_user(request: Request) -> Principal:
     """The calling user. Raises 403 for a satellite."""
     principal = await authenticate(request)
@@ -120,15 +108,21 @@ async def current_satellite(request: Request, satellite_id: str) -> Principal:
 CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
 
 
-# A guard and a handler must not depend on one function, so each has its own.
+# A guard and a handler must not depend on one function, so each has its own. FastAPI spends time on
+# each dependency of a dependency, so guards call `authenticate`. Every protected route has one of
+# the next three, whose parameters show in OpenAPI how to sign in.
+Cookie = Annotated[str | None, Security(session_cookie)]
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)]
 
 
 @guard
-async def signed_in(request: Request, _: Authenticated) -> None:
+async def signed_in(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
     await current_user(request)
 
 
-async def _must_be_satellite(request: Request, _: Authenticated, satellite_id: str) -> None:
+async def _must_be_satellite(
+    request: Request, _cookie: Cookie, _bearer: Bearer, satellite_id: str
+) -> None:
     await current_satellite(request, satellite_id)
 
 
@@ -136,10 +130,23 @@ reports_itself: Any = guard(_must_be_satellite, "satellite.report")
 
 
 @cache
-def requires(permission: str) -> Any:
-    """The guard of a permission: 401 without a valid session or key, 403 without the permission."""
+def user_with(permission: str) -> Any:
+    """The guard of a feed: the caller is a user with this permission."""
 
-    async def permitted(principal: Authenticated) -> None:
+    async def permitted(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
+        user = await current_user(request)
+        if not user.may(permission):
+            raise _missing(permission)
+
+    return guard(permitted, permission)
+
+
+@cache
+def requires(permission: str) -> Any:
+    """The guard of a permission, beside ``signed_in``: 403 without it."""
+
+    async def permitted(request: Request) -> None:
+        principal = await authenticate(request)
         if not principal.may(permission):
             raise _missing(permission)
 
@@ -153,7 +160,8 @@ def requires_somewhere(permission: str) -> Any:
     The service decides for the team in question.
     """
 
-    async def permitted(principal: Authenticated) -> None:
+    async def permitted(request: Request) -> None:
+        principal = await authenticate(request)
         if not principal.may_somewhere(permission):
             raise _missing(permission)
 
@@ -164,7 +172,8 @@ def requires_somewhere(permission: str) -> Any:
 def requires_in_team(permission: str) -> Any:
     """The guard of a permission in the team of the path; 404 if the caller may not know it."""
 
-    async def permitted(request: Request, principal: Authenticated, team_id: str) -> None:
+    async def permitted(request: Request, team_id: str) -> None:
+        principal = await authenticate(request)
         await must_know_team(request, principal, team_id)
         if not principal.may_in(permission, team_id):
             raise _missing(permission)
@@ -181,19 +190,21 @@ async def must_know_team(request: Request, principal: Principal, team_id: str) -
 
 
 @guard
-async def team_of_path(request: Request, principal: Authenticated, team_id: str) -> None:
-    await must_know_team(request, principal, team_id)
+async def team_of_path(request: Request, team_id: str) -> None:
+    await must_know_team(request, await authenticate(request), team_id)
 
 
 @guard
-async def team_of_query(request: Request, principal: Authenticated) -> None:
+async def team_of_query(request: Request) -> None:
+    principal = await authenticate(request)
     # Validation, which comes later, reports a parameter that is missing.
     for team_id in request.query_params.getlist("team_id"):
         await must_know_team(request, principal, team_id)
 
 
 @guard
-async def satellite_of_path(request: Request, principal: Authenticated, satellite_id: str) -> None:
+async def satellite_of_path(request: Request, satellite_id: str) -> None:
+    principal = await authenticate(request)
     satellite = await backend_of(request).satellites.find(satellite_id)
     if satellite is None or not principal.knows_satellite_of(satellite.team_id):
         raise not_found("satellite", satellite_id)

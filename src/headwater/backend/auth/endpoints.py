@@ -22,14 +22,11 @@ DEVICE = "device"
 router = APIRouter(prefix="/auth", tags=["auth"], route_class=GuardedRoute)
 
 
-async def _from_own_page(request: Request) -> None:
-    # Another site must not sign its visitors in as somebody else.
-    check_origin(request, backend_of(request).settings.allowed_origins)
-
-
-async def _has_a_try(request: Request) -> None:
-    # Before the body is read. A device's own tries can be checked only with the e-mail address.
+async def _may_try(request: Request) -> None:
     backend, address = backend_of(request), _address(request)
+    # Another site must not sign its visitors in as somebody else.
+    check_origin(request, backend.settings.allowed_origins)
+    # Before the body is read. A device's own tries can be checked only with the e-mail address.
     backend.writes.check(f"network:{network_of(address)}")
     if DEVICE not in request.cookies:
         backend.sign_ins.check_network(address)
@@ -44,7 +41,7 @@ async def session(request: Request, backend: BackendState) -> Session:
     return Session(user=Me.of(found) if found else None, accounts=accounts)
 
 
-@router.post("/login", dependencies=[guard(_from_own_page), guard(_has_a_try)])
+@router.post("/login", dependencies=[guard(_may_try)])
 async def login(body: Login, request: Request, response: Response, backend: BackendState) -> Me:
     """Sign in. The session is a cookie that scripts cannot read.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.auth.tokens import hash_token, new_token
@@ -64,18 +64,22 @@ class Places:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known = (
+            select(SignInPlace.place, User.email)
+            .join(User, User.id == SignInPlace.user_id)
+            .where(database.among(SignInPlace.place))
+            .where(
+                (User.email == bindparam("email", type_=User.email.type))
+                | (SignInPlace.place == bindparam("device", type_=SignInPlace.place.type))
+            )
+        )
 
     async def look_up(self, email: str, place: Place) -> Known:
         """What is known of a place, for an address that may be nobody's."""
-        wanted = [place.network_hash, place.device_hash or ""]
-        async with self._database.read() as session:
-            rows = await session.execute(
-                select(SignInPlace.place, User.email)
-                .join(User, User.id == SignInPlace.user_id)
-                .where(SignInPlace.place.in_(wanted[1:]) | (User.email == email))
-                .where(SignInPlace.place.in_(wanted))
-            )
-            found = [(each, owner == email) for each, owner in rows]
+        device = place.device_hash or ""
+        keys = [place.network_hash, device]
+        rows = await self._database.look_up(self._known, keys, email=email, device=device)
+        found = [(each, owner == email) for each, owner in rows]
         return Known(
             device=(place.device_hash, True) in found,
             network=(place.network_hash, True) in found,

@@ -35,7 +35,7 @@ def declare(live: LiveRouter) -> None:
         item=LogEntry,
         collection="logs",
         event="log",
-        requires=[signed_in, "logs.view"],
+        requires="logs.view",
         tags=["logs"],
         summary="My log",
     )

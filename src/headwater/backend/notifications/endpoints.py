@@ -42,7 +42,7 @@ def declare(live: LiveRouter) -> None:
         item=Notification,
         collection="notifications",
         event="notification",
-        requires=[signed_in, "notifications.read"],
+        requires="notifications.read",
         tags=["notifications"],
         summary="My notifications",
     )
@@ -56,7 +56,7 @@ def declare(live: LiveRouter) -> None:
         item=Notification,
         collection="notifications",
         event="notification",
-        requires=[signed_in, "notifications.read", team_of_path],
+        requires=["notifications.read", team_of_path],
         tags=["notifications"],
         summary="A team's notifications",
     )

@@ -100,7 +100,7 @@ def declare(live: LiveRouter) -> None:
         item=SatelliteStatus,
         collection="satellites",
         event="satellite",
-        requires=[signed_in, "satellites.view", "metrics.view"],
+        requires=["satellites.view", "metrics.view"],
         keyed=True,
         limit="all",
         tags=["satellites"],
@@ -115,7 +115,7 @@ def declare(live: LiveRouter) -> None:
         item=Metrics,
         collection="metrics",
         event="metrics",
-        requires=[signed_in, "metrics.view", satellite_of_path],
+        requires=["metrics.view", satellite_of_path],
         tags=["satellites"],
         summary="A satellite's metrics",
     )

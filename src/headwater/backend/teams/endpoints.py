@@ -100,7 +100,7 @@ def declare(live: LiveRouter) -> None:
         item=TeamClient,
         collection="clients",
         event="client",
-        requires=[signed_in, "activity.view", team_of_path],
+        requires=["activity.view", team_of_path],
         keyed=True,
         limit="all",
         tags=["teams"],

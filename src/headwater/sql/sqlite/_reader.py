@@ -129,7 +129,10 @@ class SQLiteReader(TableReader):
         found = _picked(rows)
         has_more = len(found) > limit
         shown = found[max(0, len(found) - limit) :]
-        changes = [self._change(row, RowPlace(row[4], until)) for row in shown]
+        if self.model.tracking.keyed:
+            changes = [self._change(row, RowPlace(row[4], until)) for row in shown]
+        else:
+            changes = self._inserts(shown)
         end = RowPlace(last if place is None else max(0, min(place.below - 1, last)), until)
         start = RowPlace(shown[0][4]) if shown else RowPlace(end.number, past=True)
         return Page(changes, start, end, has_more, rows[0][0], wanted.as_of)

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from headwater.web._addresses import network_of
@@ -20,6 +20,7 @@ logger = logging.getLogger("headwater.web")
 # RFC 9110, 5.6.2 and 5.5: characters that the name, or the value, of a header may not have.
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_SPECIAL = frozenset({b"content-encoding", b"content-length", b"transfer-encoding", b"connection"})
 # Bytes of a body that are given to the transport at once. The next ones wait until it has room.
 _PIECE = 64 * 1024
 # Bytes of an answer that may wait in the transport.
@@ -27,46 +28,19 @@ _WAITING = 256 * 1024
 # Bytes of a request's body that may wait for the application.
 _BODY_WAITING = 64 * 1024
 
-
-class _Lines(NamedTuple):
-    """Some headers of an answer.
-
-    Attributes:
-        data: their bytes.
-        length: of the body, or None.
-        chunked: the body is in chunks.
-        closes: the connection ends with the answer.
-        plain: none says that the body is encoded, or how long it is.
-    """
-
-    data: bytes
-    length: int | None
-    chunked: bool
-    closes: bool
-    plain: bool
+# Nearly all answers have the same headers, so the lines of some are kept.
+_MOST_LINES = 256
 
 
-@lru_cache(maxsize=64)
-def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> _Lines:
-    """Nearly all streams have the same headers, so those of a few answers are kept."""
-    data: list[bytes] = []
-    length, chunked, closes, plain = None, False, False, True
-    for name, value in headers:
-        if _BAD_NAME.search(name):
-            raise RuntimeError("Invalid HTTP header name.")
-        if _BAD_VALUE.search(value):
-            raise RuntimeError("Invalid HTTP header value.")
-        name = name.lower()  # noqa: PLW2901 - HTTP/1.1 names have no case
-        if name in (b"content-length", b"content-encoding", b"transfer-encoding"):
-            plain = False
-        if name == b"content-length":
-            length = int(value)
-        elif name == b"transfer-encoding":
-            chunked |= value.lower() == b"chunked"
-        elif name == b"connection":
-            closes |= b"close" in [token.strip().lower() for token in value.split(b",")]
-        data.append(b"%b: %b\r\n" % (name, value))
-    return _Lines(b"".join(data), length, chunked, closes, plain)
+@lru_cache(_MOST_LINES)
+def _line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The name of a header, which has no case in HTTP/1.1, and its line."""
+    if _BAD_NAME.search(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    if _BAD_VALUE.search(value):
+        raise RuntimeError("Invalid HTTP header value.")
+    name = name.lower()
+    return name, b"%b: %b\r\n" % (name, value)
 
 
 class Connection(Protocol):
@@ -273,16 +247,24 @@ class Exchange:
         log = connection.setup.access_log
         if log is not None:
             self._log(log, status)
-        first, then = _lines(tuple(connection.setup.default_headers)), _lines(headers)
-        head = [STATUS_LINES[status], first.data, then.data]
-        self.plain = first.plain and then.plain
-        length = first.length if first.length is not None else then.length
-        if first.chunked or then.chunked:
-            self.chunked = True
-        elif length is not None:
-            self._left, self.chunked = length, False
         bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
-        if first.closes or then.closes:
+        head = [STATUS_LINES[status]]
+        closes = False
+        for pair in (*connection.setup.default_headers, *headers):
+            name, line = _line(*pair)
+            head.append(line)
+            if name not in _SPECIAL:
+                continue
+            value = pair[1]
+            if name != b"connection":
+                self.plain = False
+            if name == b"content-length" and self.chunked is None:
+                self._left, self.chunked = int(value), False
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self._left, self.chunked = 0, True
+            elif name == b"connection":
+                closes |= b"close" in [token.strip().lower() for token in value.split(b",")]
+        if closes:
             self.keep_alive = False
         elif not self.keep_alive:
             head.append(b"connection: close\r\n")
