@@ -14,7 +14,7 @@ from headwater.errors import DeclarationError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Window
 from headwater.sql._databases import check_listen, follow, shown
 from headwater.sql._expressions import split
-from headwater.sql._model import TableModel
+from headwater.sql._model import LONGEST_WINDOW, TableModel
 from headwater.sql._reader import TableReader
 from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import check_size, fit_values, given
@@ -214,8 +214,11 @@ class TableSource(TailSource):
         A row leaves the feed when the time has passed. Only for keyed tables. Raises
         DeclarationError.
         """
-        if length <= timedelta(0):
-            raise DeclarationError(f"within({column!r}, {length}): the length must be positive")
+        if not timedelta(0) < length <= LONGEST_WINDOW:
+            raise DeclarationError(
+                f"within({column!r}, {length}): the length must be positive, and at most "
+                f"{LONGEST_WINDOW.days:,} days"
+            )
         self.table.reader.model.use_window(column)
         return TableSource(self.table, self.filter, Window(column, length))
 

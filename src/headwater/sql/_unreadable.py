@@ -2,7 +2,8 @@
 
 One such row must not stop the reading of its table. So a read that fails is repeated without
 values; then those of each row are read one after another. An item with a value that cannot be read
-does not fit its model, and is treated as every other that does not.
+does not fit its model, and is treated as every other that does not. Its key is then the text that
+the database has for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import HeadwaterError
 from headwater.sql._filters import Asked
-from headwater.sql._model import TableModel
+from headwater.sql._statements import RAW, Statements
 
 Row = Sequence[Any]
 
@@ -24,9 +25,16 @@ _TRIES = 5
 
 
 class Unreadable:
-    """Stands for a value that cannot be read. It equals nothing else and is no JSON."""
+    """Stands for a value that cannot be read. It equals nothing else and is no JSON.
 
-    __slots__ = ()
+    Attributes:
+        raw: the value as the database has it, of a key: a text on PostgreSQL.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: Any = None) -> None:
+        self.raw = raw
 
     def __repr__(self) -> str:
         return "a value that cannot be read"
@@ -51,47 +59,57 @@ def cannot_be_read(error: Exception) -> bool:
     return not isinstance(error, (HeadwaterError, sa.exc.SQLAlchemyError, OSError))
 
 
-async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked) -> Sequence[Row]:
+async def read_rows(
+    connection: AsyncConnection, statements: Statements, asked: Asked
+) -> Sequence[Row]:
     """The rows of a statement that has no values, with the values of each.
 
-    ``asked``: a statement of ``Statements(keys_only=True)``.
+    ``asked``: one of these statements, which are made with ``keys_only=True``.
     """
     rows: Sequence[Row] = ()
     for _ in range(_TRIES):
         result = await connection.execute(*asked)
-        first = list(result.keys()).index("headwater_0")
-        rows = [await _filled(connection, model, row, first) for row in result.all()]
+        names = list(result.keys())
+        raw = [at for at, name in enumerate(names) if name.startswith(RAW)]
+        first = names.index("headwater_0") if "headwater_0" in names else len(names)
+        rows = [await _filled(connection, statements, row, raw, first) for row in result.all()]
         if all(rows):
             break
     return rows
 
 
-async def _filled(connection: AsyncConnection, model: TableModel, row: Row, first: int) -> Row:
+async def _filled(
+    connection: AsyncConnection, statements: Statements, row: Row, raw: Sequence[int], first: int
+) -> Row:
     """The row with its values; empty if it was deleted."""
+    model, filled = statements.model, list(row)
+    for at, name in zip(raw, (*model.key, *model.kept), strict=False):
+        if row[at] is not None:
+            query = sa.select(statements.from_raw(row[at], name))
+            filled[at] = await _value(connection, query, row[at])
     own = dict(zip(model.columns, row[first:], strict=False))
-    key = {name: own[name] for name in model.key}
+    key = {name: own.get(name) for name in model.key}
     if None in key.values():
-        return tuple(row)
-    values = await _values(connection, model, key)
-    return () if values is None else (*row[:first], *values, *row[first + len(values) :])
-
-
-async def _values(
-    connection: AsyncConnection, model: TableModel, key: Mapping[str, Any]
-) -> Sequence[Any] | None:
-    same = [model.columns[name] == value for name, value in key.items()]
+        return filled
+    same = [model.columns[name] == statements.from_raw(key[name], name) for name in model.key]
+    columns = model.columns
+    found: Sequence[Any] | None
     try:
-        found = await connection.execute(sa.select(*model.columns.values()).where(*same))
-        return found.first()
+        found = (await connection.execute(sa.select(*columns.values()).where(*same))).first()
     except Exception as error:
         if not cannot_be_read(error):
             raise
-    values: list[Any] = []
-    for column in model.columns.values():
-        try:
-            values.append(await connection.scalar(sa.select(column).where(*same)))
-        except Exception as error:
-            if not cannot_be_read(error):
-                raise
-            values.append(Unreadable())
-    return values
+        found = [
+            await _value(connection, sa.select(column).where(*same), own[name])
+            for name, column in columns.items()
+        ]
+    return () if found is None else (*filled[:first], *found, *row[first + len(columns) :])
+
+
+async def _value(connection: AsyncConnection, query: sa.Select[Any], raw: Any) -> Any:
+    try:
+        return await connection.scalar(query)
+    except Exception as error:
+        if not cannot_be_read(error):
+            raise
+        return Unreadable(raw)

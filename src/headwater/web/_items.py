@@ -17,9 +17,10 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import to_json
 
 from headwater.errors import DeclarationError, EncodingError
-from headwater.feeds._feed import ItemFunction, encode_plain
+from headwater.feeds._feed import ItemFunction
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
@@ -71,7 +72,7 @@ def _encoder_of(item: Any) -> Callable[[Any], bytes]:
         raise DeclarationError(needed)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(item)
-        validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
+        validate, encoded = adapter.validator.validate_python, adapter.serializer.to_json
     except PydanticUserError as error:
         said = str(error).splitlines()[0].partition(". ")[0]
         raise DeclarationError(f"{needed}; pydantic says: {said}") from error
@@ -85,7 +86,7 @@ def _encoder_of(item: Any) -> Callable[[Any], bytes]:
         except ValidationError as error:
             # Never the values, which a message of the model's own may have too.
             raise EncodingError(_without_values(error)) from None
-        return to_json(value, by_alias=True)
+        return encoded(value, by_alias=True)
 
     return encode
 
@@ -101,7 +102,7 @@ def _key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
         for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
     }
     if not fields:
-        return encode_plain
+        return _key_json
     adapter = TypeAdapter(item)
 
     def encode(key: Mapping[str, Any]) -> bytes:
@@ -115,10 +116,27 @@ def _key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
             # What the model makes of the value alone; a model may want other fields beside it.
             with suppress(ValidationError):
                 adapter.validator.validate_assignment(made, field, value)
-            shown |= made.model_dump(mode="json", by_alias=True, include={field}, warnings=False)
-        return encode_plain(shown)
+            try:
+                shown |= made.model_dump(
+                    mode="json", by_alias=True, include={field}, warnings=False
+                )
+            except ValueError:
+                # Bytes that are no text: no client has such an item.
+                shown[name] = value
+        return _key_json(shown)
 
     return encode
+
+
+def _key_json(key: Mapping[str, Any]) -> bytes:
+    """A key as JSON, with its values as items have them. It exists for every key.
+
+    An item whose key has no JSON is told as left out, and has a key of its own then too.
+    """
+    try:
+        return to_json(key, inf_nan_mode="null", fallback=str)
+    except ValueError:
+        return to_json(key, inf_nan_mode="null", fallback=str, bytes_mode="hex")
 
 
 def _without_values(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """Tables as other people have them on PostgreSQL: exact, a reset, or a sentence at declaration."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -175,3 +176,27 @@ async def test_a_length_of_time_is_no_moment(engine):
     assert [(change.key["id"], change.removed) for change in gone.changes] == [(day, True)]
     with pytest.raises(DeclarationError, match="date-time"):
         things.where().within("word", day)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "kind", "values"),
+    [
+        ("text", sa.String(3), ["long one", "long two"]),
+        ("bigint", sa.Integer, [2**40, 2**40 + 1]),
+        ("numeric", sa.Numeric(9, 1), [Decimal("0.01"), Decimal("0.02")]),
+        ("timestamptz", sa.DateTime, [datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)]),
+    ],
+)
+async def test_a_model_may_say_less_of_a_type_than_the_table(engine, ddl, kind, values):
+    """A model is seldom changed when a column becomes longer."""
+    inserts = [f"INSERT INTO things VALUES ('{each}', 1)" for each in values]
+    create = f"CREATE TABLE things (id {ddl} PRIMARY KEY, word int)"
+    things = await tracked(engine, create, *inserts, key=kind)
+    first = await things.where().page(1, after=things.reader.nothing())
+    second = await things.where().page(1, after=first.end)
+    shown = [change.item["id"] for page in (first, second) for change in page.changes]
+    assert shown == values
+    assert not second.has_more
+    await run(engine, "DELETE FROM things")
+    gone = await things.where().page(9, after=second.end)
+    assert [change.key["id"] for change in gone.changes] == values

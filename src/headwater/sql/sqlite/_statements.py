@@ -12,8 +12,9 @@ from headwater.feeds._source import JUDGED, Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Query
 from headwater.sql._model import TableModel
-from headwater.sql._statements import COUNT, GONE, LEFT, Lack, Selection, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, Statements
 from headwater.sql._tracking import CHANGE, REMOVALS, TABLES
+from headwater.sql._wanted import Lack, Selection
 from headwater.sql.sqlite._place import RowPlace, moment_text, text_of
 from headwater.sql.sqlite._triggers import label
 
@@ -141,6 +142,13 @@ class SQLiteStatements(Statements):
             .where(TABLES.c.name == model.tracking.name)
             .order_by(*self.sorting(picked))
         )
+
+    def raw(self, column: Column) -> Column:
+        return sa.type_coerce(column, sa.types.NullType())
+
+    def from_raw(self, value: Any, name: str) -> Column:
+        raw = sa.literal(value, sa.types.NullType())
+        return sa.type_coerce(raw, self.model.columns[name].type)
 
     def moment(self, name: str) -> sa.ColumnElement[str]:
         return moment_text(sa.type_coerce(self.model.columns[name], sa.Text))

@@ -23,7 +23,7 @@ from headwater.sql._filters import Filters, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
 from headwater.sql._model import TableModel, as_utc, date_time_type
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
-from headwater.sql._statements import Wanted
+from headwater.sql._wanted import Wanted
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -296,8 +296,8 @@ class UntrackedReader(TableReader):
 
     def _tuples(self, at: RowAt) -> tuple[sa.Tuple, sa.Tuple]:
         wanted = [
-            sa.cast(sa.literal(text, sa.Text), column.type)
-            for text, column in zip(at.keys, self._keys, strict=True)
+            self.model.cast(sa.literal(text, sa.Text), name)
+            for text, name in zip(at.keys, self.model.key, strict=True)
         ]
         moment = sa.literal(self._stored(at.moment), self._moment.type)
         return sa.tuple_(self._moment, *self._keys), sa.tuple_(moment, *wanted)
