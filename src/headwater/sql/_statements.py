@@ -28,13 +28,11 @@ from headwater.sql._filters import (
 from headwater.sql._judging import NO_QUESTIONS, Questions, question_columns
 from headwater.sql._model import TableModel
 from headwater.sql._tracking import REMOVALS
+from headwater.sql._unreadable import RAW, raw, raw_keys
 from headwater.sql._wanted import Lack, Selection, Wanted
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1
-
-# How the names of the columns begin that ``keys_only`` shows as they are stored, beside a row's.
-RAW = "headwater_raw_"
 
 COUNT = sa.bindparam("count", type_=sa.Integer)
 
@@ -72,10 +70,7 @@ class Statements(ABC):
     ) -> None:
         self.model = model
         self._keys_only = keys_only
-        self.values: list[Column] = [
-            sa.null() if keys_only and name not in model.key else self.shown(column)
-            for name, column in model.columns.items()
-        ]
+        self.values = raw_keys(model, self.dialect) if keys_only else [*model.columns.values()]
         self._judged = judged
         self.filters = Filters(model.columns)
         self.keys = [model.columns[name] for name in model.key]
@@ -111,19 +106,11 @@ class Statements(ABC):
 
     def shown(self, column: Column) -> Column:
         """A column as it is read."""
-        return self.raw(column) if self._keys_only else column
+        return raw(column, self.dialect) if self._keys_only else column
 
     def raw_columns(self, columns: Sequence[Column]) -> list[Column]:
-        """Columns as they are read, named as ``RAW`` says."""
+        """Columns as they are read, which are raw with ``keys_only``."""
         return [self.shown(each).label(f"{RAW}{at}") for at, each in enumerate(columns)]
-
-    @abstractmethod
-    def raw(self, column: Column) -> Column:
-        """A column in a form that the driver reads, whatever it holds."""
-
-    @abstractmethod
-    def from_raw(self, value: Any, name: str) -> Column:
-        """The value of a column, by attribute, of which this is the raw form."""
 
     def shown_moment(self, moment: Column) -> Column:
         """A moment as it is read."""

@@ -91,7 +91,8 @@ class Table:
         A row that commits later, because its transaction was long or a clock was behind, is in
         later pages alone: open streams and clients that resume do not get it. With more than 250
         rows within ``reread``, only the newest 250 of them are read again. Rows without a date-time
-        are left out. A table that was emptied or restored goes unnoticed.
+        are left out, and those of the year 8000 and later, such as ``infinity``. A table that was
+        emptied or restored goes unnoticed.
 
         Arguments:
             order_by: the attribute of the date-time. An index on it and the key makes it fast.

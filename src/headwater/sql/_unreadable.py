@@ -15,10 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headwater.errors import HeadwaterError
+from headwater.sql._expressions import Column
 from headwater.sql._filters import Asked
-from headwater.sql._statements import RAW, Statements
+from headwater.sql._model import TableModel
 
 Row = Sequence[Any]
+
+# How the names begin of raw columns that are not a row's own: of what removals keep, for example.
+RAW = "headwater_raw_"
 
 # A row may be deleted between the two reads. Then both are repeated.
 _TRIES = 5
@@ -59,39 +63,63 @@ def cannot_be_read(error: Exception) -> bool:
     return not isinstance(error, (HeadwaterError, sa.exc.SQLAlchemyError, OSError))
 
 
-async def read_rows(
-    connection: AsyncConnection, statements: Statements, asked: Asked
-) -> Sequence[Row]:
-    """The rows of a statement that has no values, with the values of each.
+def raw(column: Column, dialect: str) -> Column:
+    """A column in a form that the driver reads, whatever it holds."""
+    if dialect == "sqlite":
+        return sa.type_coerce(column, sa.types.NullType())
+    return sa.cast(column, sa.Text)
 
-    ``asked``: one of these statements, which are made with ``keys_only=True``.
+
+def raw_keys(model: TableModel, dialect: str) -> list[Column]:
+    """The model's columns, those of the key raw and without all other values."""
+    return [
+        raw(column, dialect) if name in model.key else sa.null()
+        for name, column in model.columns.items()
+    ]
+
+
+def _from_raw(value: Any, model: TableModel, name: str, dialect: str) -> Column:
+    """The value of a column, by attribute, of which this is the raw form."""
+    if dialect == "sqlite":
+        stored = sa.literal(value, sa.types.NullType())
+        return sa.type_coerce(stored, model.columns[name].type)
+    return model.cast(sa.literal(value, sa.Text), name)
+
+
+async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked) -> Sequence[Row]:
+    """The rows of a statement that has raw keys and no other values, with the values of each.
+
+    Its columns from ``headwater_0`` on are those of the model. Some may be ``RAW``: of the key, and
+    of what removals keep.
     """
     rows: Sequence[Row] = ()
     for _ in range(_TRIES):
         result = await connection.execute(*asked)
         names = list(result.keys())
-        raw = [at for at, name in enumerate(names) if name.startswith(RAW)]
+        stored = [at for at, name in enumerate(names) if name.startswith(RAW)]
         first = names.index("headwater_0") if "headwater_0" in names else len(names)
-        rows = [await _filled(connection, statements, row, raw, first) for row in result.all()]
+        rows = [await _filled(connection, model, row, stored, first) for row in result.all()]
         if all(rows):
             break
     return rows
 
 
 async def _filled(
-    connection: AsyncConnection, statements: Statements, row: Row, raw: Sequence[int], first: int
+    connection: AsyncConnection, model: TableModel, row: Row, stored: Sequence[int], first: int
 ) -> Row:
     """The row with its values; empty if it was deleted."""
-    model, filled = statements.model, list(row)
-    for at, name in zip(raw, (*model.key, *model.kept), strict=False):
+    dialect, filled = connection.dialect.name, list(row)
+    for at, name in zip(stored, (*model.key, *model.kept), strict=False):
         if row[at] is not None:
-            query = sa.select(statements.from_raw(row[at], name))
+            query = sa.select(_from_raw(row[at], model, name, dialect))
             filled[at] = await _value(connection, query, row[at])
     own = dict(zip(model.columns, row[first:], strict=False))
     key = {name: own.get(name) for name in model.key}
     if None in key.values():
         return filled
-    same = [model.columns[name] == statements.from_raw(key[name], name) for name in model.key]
+    same = [
+        model.columns[name] == _from_raw(value, model, name, dialect) for name, value in key.items()
+    ]
     columns = model.columns
     found: Sequence[Any] | None
     try:

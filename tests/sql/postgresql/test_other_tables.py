@@ -5,13 +5,18 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from fastapi import FastAPI
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table, track_table
 from headwater.sql.alembic import add_tracking
+from headwater.testing import LiveClient
+from headwater.web.fastapi import LiveRouter, Source
 from support.until import until
+
+LATE = datetime(2026, 1, 1, 0, 0, 0, 400_000)  # noqa: DTZ001 - a column without a zone
 
 pytestmark = pytest.mark.long
 
@@ -200,3 +205,34 @@ async def test_a_model_may_say_less_of_a_type_than_the_table(engine, ddl, kind, 
     await run(engine, "DELETE FROM things")
     gone = await things.where().page(9, after=second.end)
     assert [change.key["id"] for change in gone.changes] == values
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition", "value"),
+    [
+        (sa.String(3), lambda column: column != "abcd", "abc"),
+        (sa.String(3), lambda column: column < "abcd", "abc"),
+        (sa.CHAR(3), lambda column: column != "abcd", "abc"),
+        (sa.Numeric(3, 1), lambda column: column < Decimal("1.04"), Decimal("1.0")),
+        (TIMESTAMP(precision=0), lambda column: column < LATE, LATE.replace(microsecond=0)),
+    ],
+)
+async def test_a_value_that_is_longer_than_its_column_is_not_cut(engine, kind, condition, value):
+    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    table.append_column(sa.Column("word", kind))
+    track_table(table, keyed=True, filters=["word"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    app, live, things = FastAPI(), LiveRouter(), Table(engine, table)
+
+    @live.feed("/things", item=dict, event="thing", keyed=True)
+    async def feed() -> Source:
+        return things.where(condition(table.c.word))
+
+    app.include_router(live)
+    async with LiveClient(app) as client, client.stream("/things/stream") as stream:
+        await stream.next("snapshot")
+        async with engine.begin() as connection:
+            await connection.execute(table.insert().values(id=1, word=value))
+        assert (await stream.next("thing")).json()["id"] == 1
+        assert len((await client.get("/things")).json()["items"]) == 1

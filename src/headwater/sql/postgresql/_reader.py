@@ -243,7 +243,7 @@ class PostgreSQLReader(TableReader):
                     except Exception as error:
                         if cannot_be_read(error):
                             statements = await self._make(connection, keys_only=True)
-                            return await read_rows(connection, statements, ask_for(statements))
+                            return await read_rows(connection, self.model, ask_for(statements))
                         if not isinstance(error, sa.exc.NotSupportedError):
                             raise
                         # "Cached plan must not change result type": a column has another type

@@ -17,8 +17,9 @@ from headwater.feeds._source import Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Query
 from headwater.sql._model import FIRST, LAST, TableModel
-from headwater.sql._statements import COUNT, GONE, LEFT, RAW, ROW, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Statements
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
+from headwater.sql._unreadable import RAW
 from headwater.sql._wanted import Lack, Selection
 from headwater.sql.postgresql._conditions import (
     above,
@@ -318,12 +319,6 @@ class PostgreSQLStatements(Statements):
             null = sa.literal_column("'null'::jsonb", JSONB)
             return sa.cast(sa.func.nullif(found, null, type_=JSONB), column.type)
         return self.model.cast(_field(json, column.name), name)
-
-    def raw(self, column: Column) -> Column:
-        return sa.cast(column, sa.Text)
-
-    def from_raw(self, value: Any, name: str) -> Column:
-        return self.model.cast(sa.literal(value, sa.Text), name)
 
     def shown_moment(self, moment: Column) -> Column:
         # PostgreSQL has moments that Python has not, and infinite ones.

@@ -121,7 +121,7 @@ def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
 
 def text_of(moment: datetime) -> str:
     """A date-time in UTC as SQLAlchemy stores it on SQLite."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}".rjust(26, "0")
 
 
 def moment_of(text: object) -> datetime | None:

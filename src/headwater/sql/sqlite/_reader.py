@@ -234,7 +234,7 @@ class SQLiteReader(TableReader):
                 if cannot_be_read(error):
                     statements = SQLiteStatements(self.model, self.judged, keys_only=True)
                     async with self.connected() as pooled:
-                        rows = await read_rows(pooled, statements, ask(statements))
+                        rows = await read_rows(pooled, self.model, ask(statements))
                     break
                 if not isinstance(error, sa.exc.DBAPIError):
                     raise

@@ -143,13 +143,6 @@ class SQLiteStatements(Statements):
             .order_by(*self.sorting(picked))
         )
 
-    def raw(self, column: Column) -> Column:
-        return sa.type_coerce(column, sa.types.NullType())
-
-    def from_raw(self, value: Any, name: str) -> Column:
-        raw = sa.literal(value, sa.types.NullType())
-        return sa.type_coerce(raw, self.model.columns[name].type)
-
     def moment(self, name: str) -> sa.ColumnElement[str]:
         return moment_text(sa.type_coerce(self.model.columns[name], sa.Text))
 
