@@ -184,15 +184,18 @@ class ResponseError(PeerError):
     Attributes:
         status: the HTTP status code.
         detail: what the server said, or what was wrong with its answer.
+        url: the address that was asked, without a password; empty if it is not known.
     """
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.url = ""
 
     def __str__(self) -> str:
-        return f"HTTP {self.status}: {self.detail}"
+        at = f" at {self.url}" if self.url else ""
+        return f"HTTP {self.status}{at}: {self.detail}"
 
 
 class FeedTooLargeError(HeadwaterError):

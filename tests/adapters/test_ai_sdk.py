@@ -307,6 +307,26 @@ async def test_reasoning_of_many_small_chunks_is_stored_in_few() -> None:
     assert len(texts) < 50
 
 
+async def test_a_chunk_without_its_text_is_stored_as_it_is() -> None:
+    """It is for the client to judge. The chunks after it are not lost with it."""
+    odd = [
+        {"type": "reasoning-delta", "id": "r"},
+        {"type": "reasoning-delta", "id": "r", "delta": None},
+        {"type": "reasoning-delta", "id": "r", "delta": "x"},
+    ]
+
+    async def produced() -> AsyncIterator[dict[str, Any]]:
+        for chunk in odd:
+            yield chunk
+
+    async with MemoryLog() as log, Runs(log) as runs:
+        created = await runs.create("chat", "me")
+        async with runs.attempt(created.state.id) as run:
+            await ai_sdk.send(run, produced())
+        events = [event async for event in runs.follow(created.state.id)]
+    assert [event.data for event in events if event.name == ai_sdk.CHUNK] == odd
+
+
 @pytest.mark.parametrize("bad", ["text", {"kind": "text"}, {"type": 7}])
 async def test_what_is_no_chunk_is_refused(bad: Any) -> None:
     async def produced() -> AsyncIterator[Any]:

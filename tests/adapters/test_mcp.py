@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +381,17 @@ async def test_sessions_that_have_ended_leave_nothing_in_the_log() -> None:
     await until(forgotten, pause=0.05)
     assert (await log.bounds(f"mcp:{first.partition('.')[0]}")).latest > START
     assert len((await log.latest("mcp", 100)).records) < 10
+
+
+async def test_clocks_that_differ_leave_no_session_behind() -> None:
+    """The log forgets a session's name only with the session itself."""
+    log = MemoryLog(clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    store = EventStore(log, keep=timedelta(microseconds=10))
+    for _ in range(3):
+        await stored(store, "one")
+        # As the end of a sweep can be seen by nothing that it leaves.
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert (await log.bounds("mcp")).earliest == START
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,32 @@ async def test_metrics_go_by_their_own_age(world: World, monkeypatch: pytest.Mon
     assert asked == [timedelta(days=7)]
 
 
+async def test_a_clock_that_jumps_forward_removes_nothing_at_once(aged: World, caplog):
+    """It may be wrong, and what is removed cannot be brought back."""
+    wall, passed = utc_now(), 0.0
+    cleanup = Cleanup(aged.backend, grace=0.1, clock=lambda: wall, passed=lambda: passed)
+    wall, passed = wall + timedelta(days=400), 300.0
+    await cleanup.once()
+    wall, passed = wall + timedelta(hours=23), passed + 23 * 3600
+    await cleanup.once()
+    assert await count(aged, LogEntry) == 2
+    assert caplog.text.count("the clock went forward by 399 days, 23:55:00 at once") == 1
+    # It stayed so for a day, so it is right.
+    wall, passed = wall + timedelta(hours=2), passed + 2 * 3600
+    await cleanup.once()
+    assert await count(aged, LogEntry) == 1
+
+
+async def test_a_clock_that_is_set_right_again_keeps_nothing_from_going(aged: World):
+    wall, passed = utc_now(), 0.0
+    cleanup = Cleanup(aged.backend, grace=0.1, clock=lambda: wall, passed=lambda: passed)
+    right, wall, passed = wall, wall + timedelta(days=400), 300.0
+    await cleanup.once()
+    wall, passed = right + timedelta(seconds=600), 600.0
+    await cleanup.once()
+    assert await count(aged, LogEntry) == 1
+
+
 @pytest.mark.parametrize("error", [SourceUnavailableError("log", "away"), ValueError("broken")])
 async def test_one_failure_keeps_nothing_else(aged: World, monkeypatch, caplog, error):
     async def fail(**_):

@@ -24,7 +24,7 @@ from headwater.sql import configure_sqlite, sqlite_engine
 
 NAMED = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
 # Columns were added to them, which SQLite writes at another place.
-GROWN = ("users", "teams", "team_members", "satellites", "client_activity")
+GROWN = ("users", "teams", "team_members", "satellites", "client_activity", "idempotent_requests")
 
 
 def everything(path: Path) -> dict[str, object]:
@@ -147,6 +147,8 @@ def test_the_triggers_of_an_earlier_version_are_made_anew(database: Path, migrat
     run(
         database,
         *(f"DROP TRIGGER {name}" for name in own),
+        "DROP INDEX ix_idempotent_requests_caller_created_at",
+        "ALTER TABLE idempotent_requests DROP COLUMN caller",
         "UPDATE alembic_version SET version_num = '0004'",
     )
     assert migrate(Address(database)) is True

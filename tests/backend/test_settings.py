@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from headwater.backend.settings import Settings
+from headwater.cli.options import settings_with
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,35 @@ def test_every_setting_says_what_it_is():
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize("listed", ["nginx", "10.0.0.0/8, proxy.example.com", "10.0.0.300"])
+def test_a_proxy_is_given_by_its_address(listed: str):
+    """A name would trust nobody, so that all clients would share the limits of one address."""
+    with pytest.raises(ValidationError, match="is not an IP address"):
+        Settings(proxy_addresses=listed)
+
+
+def test_proxies_are_addresses_networks_or_everyone():
+    for listed in ("", "*", "10.0.0.1", "10.0.0.0/8, fd00::/8"):
+        assert Settings(proxy_addresses=listed).proxy_addresses == listed
+
+
+def test_a_time_that_no_clock_can_subtract_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HEADWATER_KEEP_LOGS_DAYS", "1e300")
+    with pytest.raises(ValidationError, match="less than or equal to 36500"):
+        Settings()
+
+
+def test_a_misspelt_variable_gets_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Also one that makes a server less safe, such as this."""
+    monkeypatch.setenv("HEADWATER_SECURE_COOKIE", "true")
+    # A cluster sets such as these for a service that is called headwater.
+    monkeypatch.setenv("HEADWATER_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("HEADWATER_PORT_8000_TCP", "tcp://10.0.0.1:8000")
+    settings_with()
+    assert capsys.readouterr().err == (
+        "Warning: HEADWATER_SECURE_COOKIE is no setting: did you mean HEADWATER_SECURE_COOKIES?\n"
+    )

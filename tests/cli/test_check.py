@@ -119,10 +119,15 @@ def test_it_lists_tables_whose_tracking_drifted(tmp_path):
 
 @pytest.mark.long
 def test_what_is_no_application_gets_one_sentence(tmp_path):
-    (tmp_path / "thing.py").write_text("app = 7\n")
+    (tmp_path / "thing.py").write_text("app = 7\ndef make(settings): ...\n")
     for name, sentence in (
         ("thing:app", "thing:app is int, not a FastAPI or Starlette application\n"),
         ("thing:other", "thing has no 'other'\n"),
+        (
+            "thing:make",
+            "thing:make is a function that cannot be called without arguments: missing a required "
+            "argument: 'settings'\n",
+        ),
         ("missing:app", "there is no module 'missing' here\n"),
         ("thing", "'thing': write MODULE:APP, such as main:app\n"),
     ):

@@ -129,7 +129,7 @@ def test_an_object_that_is_refused_late_is_found(scripted_server):
     scripted_server.json(422, '{"detail": "entries.1.level: no level"}')
     done = run(f"{scripted_server.url}/logs", "--batch", 2, "--data", "[{}, {}, {}, {}]")
     assert done.stderr == (
-        "headwater: HTTP 422: entries.1.level: no level "
+        f"headwater: HTTP 422 at {scripted_server.url}/logs: entries.1.level: no level "
         "(2 published before that, so entries.0 is object 3 of the input)\n"
     )
 
@@ -144,7 +144,8 @@ def test_a_refusal_names_the_field_and_what_was_published_before(scripted_server
     done = run(f"{scripted_server.url}/notifications", "--data", "[{}, {}, {}]")
     assert done.exit_code == 1
     assert done.stderr == (
-        "headwater: HTTP 422: title is empty.; level: no level (1 published before that)\n"
+        f"headwater: HTTP 422 at {scripted_server.url}/notifications: title is empty.; "
+        "level: no level (1 published before that)\n"
     )
     assert len(scripted_server.seen) == 2
 

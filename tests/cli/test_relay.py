@@ -109,6 +109,16 @@ async def test_it_goes_on_until_it_is_told_to_end(moved, options):
         assert (await moved.state()).holder is None
 
 
+@pytest.mark.long
+async def test_a_second_signal_ends_it_without_a_traceback(moved, options):
+    """`timeout` sends two at once, and people press Ctrl-C again."""
+    with started(*line(options)) as process:
+        await asyncio.to_thread(process.until, "into topic moved")
+        os.kill(process.pid, signal.SIGTERM)
+        await asyncio.to_thread(process.end)
+        assert "Traceback" not in process.errors()
+
+
 async def test_a_relay_that_cannot_go_on_says_what_to_do(moved, options, tmp_path):
     await moved.add("a")
     with started(*line(options)) as process:

@@ -97,8 +97,15 @@ def test_without_a_right_it_says_what_to_do_and_fails(scripted_server):
     done = run(scripted_server.url)
     assert done.exit_code == 1
     assert done.stderr == (
-        "headwater: HTTP 401: Sign in first. Give an API key with --token or HEADWATER_TOKEN.\n"
+        f"headwater: HTTP 401 at {scripted_server.url}/stream: Sign in first. "
+        "Give an API key with --token or HEADWATER_TOKEN.\n"
     )
+
+
+def test_a_key_that_is_wrong_is_not_asked_for_again(scripted_server):
+    scripted_server.json(401, '{"detail": "Sign in first."}')
+    said = run(scripted_server.url, "--token", "old").stderr
+    assert said.endswith("The API key of --token or HEADWATER_TOKEN was not accepted.\n")
 
 
 def test_a_right_that_was_lost_is_a_failure(scripted_server):
@@ -120,7 +127,7 @@ def test_it_can_be_told_to_give_up(scripted_server):
     scripted_server.json(503, '{"detail": "stopping"}')
     done = run(scripted_server.url, "--give-up-after", 1)
     assert done.exit_code == 1
-    assert "HTTP 503: stopping" in done.stderr
+    assert f"HTTP 503 at {scripted_server.url}/stream: stopping" in done.stderr
 
 
 def test_a_filter_shows_some_items_and_count_counts_those(scripted_server):
@@ -177,7 +184,7 @@ def test_since_shows_all_of_a_feed_that_is_younger_and_nothing_of_an_empty_one(s
     [
         (200, page("s", "p", False, {"id": "1"}), "--since works for items with a time"),
         (200, "[]", "a snapshot must hold"),
-        (403, '{"detail": "no"}', "HTTP 403: no"),
+        (403, '{"detail": "no"}', ": no"),
     ],
 )
 def test_since_where_that_cannot_be_is_one_sentence(scripted_server, status, body, words):

@@ -58,6 +58,8 @@ def test_only_the_first_line_counts(database: Path):
     [
         ("bob@example.com", ("--role", "king", "--password-stdin"), "x" * 9, "global_admin"),
         ("bob", ("--password-stdin",), "x" * 9, "not an e-mail address"),
+        # Before it asks for the password.
+        ("bob", (), "", "not an e-mail address"),
         ("bob@example.com", ("--password-stdin",), "", "standard input"),
         ("bob@example.com", ("--password-stdin",), "abc", "at least 4 characters"),
         ("bob@example.com", (), "", "--password-stdin"),

@@ -4,6 +4,8 @@ Covers ``aio``, ``sync`` and ``transport``, which are two shells over one ``Sess
 """
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 
@@ -218,7 +220,16 @@ async def test_a_redirect_to_what_is_no_http_is_the_end(client, server):
     server.script(server.answer(307, b"", "Location: ftp://127.0.0.1/"))
     _, error, _ = await client.messages(server.url)
     assert isinstance(error, ResponseError)
-    assert str(error).startswith("HTTP 307: it redirects, but 'ftp://127.0.0.1/' is not")
+    assert error.url == server.url
+    says = f"HTTP 307 at {server.url}: it redirects, but 'ftp://127.0.0.1/' is not"
+    assert str(error).startswith(says)
+
+
+async def test_a_refused_connection_is_told_in_the_words_of_the_system(client, unused_tcp_port):
+    """And not as "All connection attempts failed", which says nothing."""
+    url = f"http://127.0.0.1:{unused_tcp_port}/"
+    _, error, _ = await client.messages(url, give_up_after=1)
+    assert str(error) == f"{url} cannot be read just now: {os.strerror(errno.ECONNREFUSED)}"
 
 
 async def test_ones_own_client_is_used_and_stays_open(server):

@@ -146,3 +146,22 @@ async def test_positions_are_of_their_topic() -> None:
     page = await KeyedTopic(log, "t").page(1)
     with pytest.raises(PositionError):
         await KeyedTopic(log, "u").locate(page.epoch, str(page.end))
+
+
+async def test_a_key_may_be_any_json() -> None:
+    """One event with a list as its key must not take the feed from all others."""
+    log = MemoryLog()
+    topic = KeyedTopic(log, "t")
+    for data in ({"id": "x"}, {"id": [1], "n": 1}, {"id": {"a": 1}}, {"id": [1], "n": 2}):
+        await log.append("t", data)
+    start = await topic.page(9)
+    wanted = [{"id": "x"}, {"id": {"a": 1}}, {"id": [1], "n": 2}]
+    assert [change.item for change in start.changes] == wanted
+    sink = Sink()
+    await topic.origin.attach(sink)
+    await log.append("t", {"id": [1], "gone": True})
+    await until(lambda: sink.changes)
+    assert [(change.removed, change.key) for change in sink.changes] == [(True, {"id": [1]})]
+    left = await topic.page(9, after=start.end)
+    assert [(change.removed, change.key) for change in left.changes] == [(True, {"id": [1]})]
+    await topic.origin.detach()

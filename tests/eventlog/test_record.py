@@ -1,6 +1,7 @@
 """Offsets, limits and the checks at the door, which all engines share."""
 
 import json
+import sys
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import UsageError
-from headwater.eventlog._record import START, Offset, Retention, encode
+from headwater.eventlog._record import MAX_DEPTH, START, Offset, Retention, encode, event_in
 
 NUMBERS = st.integers(0, 10**20 - 1)
 Pair = tuple[int, int]
@@ -82,6 +83,26 @@ def test_what_refers_to_itself_or_is_too_deep_is_refused() -> None:
     for data in (circle, {"deep": deep}):
         with pytest.raises(UsageError):
             encode(data)
+
+
+def test_what_one_caller_stores_another_can_read() -> None:
+    """Python's JSON takes fewer levels from a deeper stack, so the limit is far below that."""
+
+    def nested(levels: int) -> dict[str, object]:
+        return {"in": nested(levels - 1)} if levels > 1 else {}
+
+    def read(text: str, calls: int) -> object:
+        return read(text, calls - 1) if calls else event_in("t", 1, text)
+
+    deepest = encode(nested(MAX_DEPTH))
+    assert read(deepest.text, sys.getrecursionlimit() - 300) == deepest.data
+    with pytest.raises(UsageError, match="at most 100 objects and lists in each other"):
+        encode(nested(MAX_DEPTH + 1))
+
+
+def test_an_entry_that_cannot_be_read_is_skipped() -> None:
+    """Such as one that an earlier version stored: it must not keep readers from the others."""
+    assert event_in("t", 1, '{"in":' + "[" * 3000 + "]" * 3000 + "}") is None
 
 
 def test_errors_name_the_event_and_the_problem() -> None:

@@ -129,13 +129,31 @@ async def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
         "redis://h/0?nonsense=1",
         "redis://h/0?prefix=shop:t",
         "redis://h/0?prefix=shop:log:x",
+        "redis://h/name",
+        "redis://h/0/1",
+        "redis://[::1",
+        "redis://:secret#1@h",
+        "redis://h?keys_kept=²",
+        "redis://h?keys_kept=99999999999999999999",
+        "rediss://h?ssl_cert_reqs=some",
         "nats://a:b@h,c:d@i",
+        "nats://h:port",
+        "nats://h:99999",
+        "nats://h,",
+        "nats://[::1",
+        "nats://user:secret#1@h",
+        "nats://h?credentials=",
+        "nats://h?replicas=²",
+        "postgresql://[::1/name",
+        "sqlite:///\0",
+        None,
     ],
 )
 def test_addresses_that_cannot_work(url: str) -> None:
-    """At once, and not at the first read."""
-    with pytest.raises(UsageError):
+    """At once, and not at the first read. No password is shown."""
+    with pytest.raises(UsageError) as caught:
         open_log(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_pools_that_cannot_work() -> None:

@@ -112,3 +112,16 @@ async def test_coalesced_calls_are_by_key_and_leave_nothing():
         await other
     assert await asyncio.gather(*late[1:]) == [3] * 4
     assert len(calls) == 0
+
+
+async def test_a_call_that_hangs_is_not_waited_for_by_all_who_come_later():
+    """One read on a connection that was lost would else keep a page from everyone, for minutes."""
+    calls, asked = CoalescedCalls(patience=0.01), Asked()
+    hanging = asyncio.create_task(calls.ask("a", asked))
+    await until(lambda: asked.count == 1)
+    late = asyncio.create_task(calls.ask("a", asked))
+    await until(lambda: asked.count == 2)
+    asked.go_on.set()
+    assert await asyncio.gather(hanging, late) == [1, 2]
+    assert await calls.ask("a", asked) == 3
+    assert len(calls) == 0

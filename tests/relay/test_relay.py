@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -166,6 +167,7 @@ async def test_a_row_that_cannot_be_an_event_ends_the_relay_after_those_before_i
         (lambda row: [1], "an event is a JSON object, and item= gave list"),
         (lambda row: {"text": "x" * 1_048_576}, "1048587 bytes of JSON"),
         (lambda row: {"text": "\ud800"}, "lone surrogate"),
+        (lambda row: json.loads('{"in":' * 101 + "1" + "}" * 101), "nested too deeply"),
     ],
 )
 async def test_what_is_wrong_with_an_event_is_said(moved, item, said):

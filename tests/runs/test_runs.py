@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
@@ -143,6 +143,11 @@ async def test_a_position_of_another_run_is_refused(runs: Runs) -> None:
     for after in (last.id, "nonsense", last.id.replace("_", "~"), last.id[:-1] + "0"):
         with pytest.raises(PositionError):
             await _collect(runs, second, after=after)
+    head, _, place = (await _collect(runs, first))[0].id.rpartition(".")
+    offset = place.partition(",")[2]
+    for fold in ("-1_-1_", "1_1_99-x", "1_1_" + "9" * 1000 + "-a", "1_1", "1_1_1-a_x"):
+        with pytest.raises(PositionError):
+            await _collect(runs, first, after=f"{head}.{fold},{offset}")
     with pytest.raises(RunClaimError):
         await _collect(runs, "unknown")
 
@@ -288,6 +293,26 @@ async def test_old_runs_are_swept_and_active_ones_never(log) -> None:
         await until(lambda: _is_over(runs, active))
 
 
+async def test_clocks_that_differ_leave_no_run_behind() -> None:
+    """What was appended before something old is old, whatever the clock of its process said."""
+    ages = [timedelta(minutes=30)]
+    log = MemoryLog(clock=lambda: datetime.now(UTC) - ages[-1])
+
+    async def quick(run: Run) -> None:
+        await run.delta("x")
+
+    async with Runs(log, keep=timedelta(hours=1)) as runs:
+        await ended(runs, await start(runs, quick))
+        ages.append(timedelta(hours=2))
+        await ended(runs, await start(runs, quick))
+        await until(lambda: _count(runs, 2))
+        assert await runs.sweep() == 2
+
+
+async def _count(runs: Runs, number: int) -> bool:
+    return len((await runs.runs_of("/answers", "ann").page(9)).changes) == number
+
+
 async def _is_over(runs: Runs, run_id: str) -> bool:
     found = await runs.state(run_id)
     return found is None or found.ended
@@ -316,6 +341,7 @@ async def test_odd_settings_are_refused() -> None:
     log = MemoryLog()
     for options in (
         {"lease": 0}, {"grace": -1}, {"silence": 0}, {"keep": timedelta()}, {"name": "a b"},
+        {"lease": float("inf")}, {"lease": "30"}, {"keep": 3600},
     ):  # fmt: skip
         with pytest.raises(UsageError, match=next(iter(options))):
             Runs(log, **options)
@@ -373,4 +399,27 @@ async def test_a_handler_that_exits_fails_its_run_only(runs: Runs) -> None:
     async def script(run: Run) -> None:
         raise SystemExit(3)
 
-    assert (await ended(runs, await start(runs, script))).state == "failed"
+    async def waits(run: Run) -> None:
+        """For something that was cancelled, which nobody asked of the run."""
+        other = asyncio.ensure_future(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    async def generator(run: Run) -> None:
+        raise GeneratorExit
+
+    for handler in (script, waits, generator):
+        assert (await ended(runs, await start(runs, handler))).state == "failed", handler
+
+
+async def test_runs_can_be_kept_for_ever() -> None:
+    """``timedelta.max`` is longer ago than the first date."""
+
+    async def answer(run: Run) -> None:
+        await run.delta("x")
+
+    async with Runs(MemoryLog(), keep=timedelta.max) as runs:
+        run_id = await start(runs, answer)
+        await ended(runs, run_id)
+        assert await runs.sweep() == 0
+        assert await runs.state(run_id) is not None

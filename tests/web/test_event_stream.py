@@ -16,6 +16,7 @@ from headwater.web.fastapi import SSE, Comment, Event, EventStream, LiveRouter
 from support.application import Application
 from support.http import request
 from support.server import serving
+from support.trickle import trickling
 from support.until import until
 
 STREAM = {"Accept": "text/event-stream"}
@@ -388,6 +389,20 @@ async def test_a_stalled_peer_is_dropped_after_the_write_timeout():
         await asyncio.wait_for(closed.wait(), 10)
         assert rig.live.stats.stalled == 1
         await until(lambda: rig.live.stats.open == 0)
+
+
+async def test_a_peer_on_a_slow_line_is_not_dropped():
+    """It would get its snapshot never, however often it comes back."""
+
+    async def handler(stream: EventStream):
+        while await stream.send("x" * 60_000):
+            pass
+
+    rig = Rig(write_timeout=0.9).route(handler)
+    async with serving(rig.app) as port:
+        async with trickling(port, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n") as taken:
+            await until(lambda: taken() > 45_000)
+        assert rig.live.stats.stalled == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from headwater.web.fastapi import (
     EventStream,
     LiveRouter,
     Problem,
+    Run,
+    Runs,
     Source,
     guard,
     identify,
@@ -355,9 +357,17 @@ async def test_background_tasks_run_once_and_after_the_stream_has_ended():
     def notes() -> Source:
         return log.topic("notes")
 
+    go = asyncio.Event()
+
+    @rig.live.run("/works", Runs(log), owner=lambda: "ann", dependencies=[Depends(later)])
+    async def works(run: Run) -> None:
+        await run.delta("a")
+        await go.wait()
+
+    starts = {"method": "POST", "headers": {"Accept": "text/event-stream"}}
     async with serving(rig.app) as port:
-        for path in ("/x", "/notes/stream"):
-            async with request(port, path) as answer:
+        for path, options in (("/x", {}), ("/notes/stream", {}), ("/works", starts)):
+            async with request(port, path, **options) as answer:
                 await answer.next()
                 stream = rig.live.streams()[0]
                 # A request that was taken over would have ended long before this one.
@@ -371,3 +381,4 @@ async def test_background_tasks_run_once_and_after_the_stream_has_ended():
             await rig.all_closed()
             await until(lambda: ran == ["background"])
             ran.clear()
+        go.set()

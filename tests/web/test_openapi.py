@@ -165,3 +165,23 @@ def test_install_changes_a_document_that_was_made_before():
     assert app.openapi()["openapi"].startswith("3.1")
     live.install(app, openapi="3.2")
     assert app.openapi()["openapi"] == "3.2.0"
+
+
+def test_a_parameter_of_the_path_of_runs_is_described_on_all_their_routes():
+    """A template whose parameter is not described is no valid document."""
+    live = LiveRouter(prefix="/orgs/{org}")
+
+    @live.run("/works", Runs(MemoryLog()), owner=lambda: "ann")
+    async def works(run: Run, org: int) -> None: ...
+
+    app = FastAPI()
+    app.include_router(live)
+    found = {
+        (path, method): [
+            each["schema"]["type"] for each in operation["parameters"] if each["name"] == "org"
+        ]
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert len(found) == 7
+    assert set(map(tuple, found.values())) == {("integer",)}

@@ -187,3 +187,27 @@ async def test_all_are_asked_within_one_interval():
     assert turns > 50
     assert max(groups) < 50
     assert set(asked.values()) == {1}
+
+
+async def test_a_flood_of_rechecks_of_many_is_one_round_after_another():
+    """Changes of many callers' rights would else keep everyone waiting who did nothing."""
+    rights = Rights(OpenStreams(), interval=60)
+    gate, begun = asyncio.Event(), asyncio.Event()
+    asked = 0
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        begun.set()
+        await gate.wait()
+
+    for number in range(20):
+        rights.hold(Stream(), number, check, (f"user:{number}",), 0)
+    first = asyncio.ensure_future(rights.recheck("user:0"))
+    await begun.wait()
+    others = [asyncio.ensure_future(rights.recheck(f"user:{n % 20}")) for n in range(200)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, *others)
+    assert asked == 1 + 20
+    rights.close()

@@ -428,6 +428,11 @@ async def test_the_output_so_far_as_one_text():
             ]  # fmt: skip
         assert (await rig.fetch(f"/answers/{run_id}?fold=true"))[2]["text"] == "Well, x"
         assert "text" not in (await rig.fetch(f"/answers/{run_id}"))[2]
+        async with rig.runs.attempt((await rig.ask("/exports"))[2]["id"]) as producer:
+            await producer.send("progress", 1)
+        async with rig.open(f"/exports/{producer.id}/stream?fold=true") as stream:
+            names = [name for name, _ in told(await stream.rest())]
+            assert names == ["run", "end"], "no text is no delta"
 
 
 async def test_bodies_that_cannot_be():
@@ -438,6 +443,11 @@ async def test_bodies_that_cannot_be():
             (b"{", 422),
             (b"[]", 422),
             (json.dumps({"text": 7}).encode(), 422),
+            # The model ignores it, and the log could not store it.
+            (b'{"odd": 1e400}', 422),
+            (b'{"odd": NaN}', 422),
+            (b'{"odd": "\\ud800"}', 422),
+            (b'{"odd": ' + b"[" * 200 + b"]" * 200 + b"}", 422),
         ):
             status, _, problem = await rig.fetch("/answers", "POST", body=body)
             assert (status, problem["status"]) == (wanted, wanted), body[:10]

@@ -44,7 +44,9 @@ async def joined(
                 held = None
                 continue
             chunk = None if found is _END else _plain(found)
-            text = None if chunk is None else kinds.get(chunk["type"])
+            text = "" if chunk is None else kinds.get(chunk["type"], "")
+            if chunk is not None and not isinstance(chunk.get(text), str):
+                text = ""  # it is passed on as it is
             if held is not None:
                 if text and chunk and loop.time() < due and _join(held, chunk, text):
                     continue

@@ -128,8 +128,9 @@ async def send(run: Run, events: AsyncIterable[Any]) -> None:
     text: str | None = None
     async for event in joined(events, _JOINED):
         kind = event["type"]
-        if kind == "TEXT_MESSAGE_CONTENT" and event.get("messageId") == text and text is not None:
-            await run.delta(event["delta"])
+        delta = event.get("delta") if kind == "TEXT_MESSAGE_CONTENT" else None
+        if isinstance(delta, str) and text is not None and event.get("messageId") == text:
+            await run.delta(delta)
             continue
         if kind == "TEXT_MESSAGE_START":
             # Another message may be open: deltas belong to the latest.

@@ -23,7 +23,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from headwater.errors import MissingExtraError, SourceUnavailableError, UsageError
-from headwater.eventlog import START, EventLog
+from headwater.eventlog import START, EventLog, Offset
+from headwater.eventlog._record import past
 from headwater.feeds._clock import utc_now
 
 try:
@@ -289,21 +290,23 @@ class EventStore(SdkEventStore):
         A session that stores messages is announced each half of ``keep``. So a session whose last
         announcement is older than 1.5 times ``keep`` has no younger messages.
         """
-        before = utc_now() - 1.5 * self._keep
-        names: dict[str, bool] = {}
-        after = START
+        before = past(utc_now(), 1.5 * self._keep)
+        last: dict[str, Offset] = {}
+        # Clocks differ. What was appended before something old is old.
+        after = old_until = START
         try:
             while True:
                 run = await self._log.read(self._prefix, after, 500)
                 for record in run.records:
-                    names[str(record.data["session"])] = record.at < before
-                    after = record.offset
+                    after = last[str(record.data["session"])] = record.offset
+                    if record.at < before:
+                        old_until = after
                 if len(run.records) < 500:
                     break
-            old = [f"{self._prefix}:{name}" for name, is_old in names.items() if is_old]
+            old = [f"{self._prefix}:{name}" for name, at in last.items() if at <= old_until]
             for begin in range(0, len(old), 100):
                 await self._log.forget(*old[begin : begin + 100])
-            await self._log.trim(self._prefix, max_age=1.5 * self._keep)
+            await self._log.trim(self._prefix, before=old_until.next())
         except SourceUnavailableError as error:
             _log.info("old MCP sessions cannot be removed now: %s", error)
 

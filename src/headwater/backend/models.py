@@ -274,9 +274,11 @@ class IdempotentRequest(Base):
     __table_args__ = (
         sqlite_check(sorted_moment_check("created_at"), "created_at"),
         Index(None, "created_at"),
+        Index(None, "caller", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str | None] = mapped_column(String(80))
     body_hash: Mapped[str] = mapped_column(String(64))
     answer: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = created()

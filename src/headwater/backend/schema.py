@@ -24,7 +24,7 @@ State = Literal["empty", "older", "current", "newer", "foreign"]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # All migrations, oldest first. Alembic could read them from the files, but each start needs them,
 # and importing alembic takes a sixth of a start's time.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 # The PostgreSQL advisory lock with which one process at a time checks or changes the schema.
 _SCHEMA_LOCK = 0x48656165
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -148,7 +148,7 @@ def _connected(address: Address) -> Iterator[sa.Connection]:
     except DatabaseError as error:
         said = in_one_line(error)
         if address.path is None:
-            raise StartupError(f"The database {address.shown} cannot be used: {said}.") from error
+            raise StartupError(f"The database {address.shown} cannot be used: {said}") from error
         raise StartupError(_explained(address.path, said)) from error
     finally:
         engine.dispose()
@@ -189,4 +189,4 @@ def _explained(path: Path, said: str) -> str:
         return f"The disk with the database {path} is full."
     if "readonly" in said:
         return f"The database {path} is read-only; Headwater needs to write to it."
-    return f"The database {path} cannot be used: {said}."
+    return f"The database {path} cannot be used: {said}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 Listed = Annotated[tuple[str, ...], NoDecode]
+# A hundred years: some databases have no time that is much longer ago.
+Days = Annotated[float, Field(gt=0, le=36_500)]
 
 
 def default_folder() -> Path:
@@ -65,7 +68,8 @@ class Settings(BaseSettings):
     )
     proxy_addresses: str = Field(
         default="127.0.0.1",
-        description="Addresses of reverse proxies whose X-Forwarded-For and -Proto are trusted.",
+        description="IP addresses and networks of reverse proxies whose X-Forwarded-For and "
+        "-Proto are trusted, such as 10.0.0.0/8, with commas between them; * is everyone.",
     )
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="The largest request body, in bytes."
@@ -196,16 +200,19 @@ class Settings(BaseSettings):
         description="Seconds after which a shut-down cuts off open requests.",
     )
 
-    keep_logs_days: float = Field(default=30, gt=0, description="Days that log entries are kept.")
-    keep_notifications_days: float = Field(
-        default=30, gt=0, description="Days that notifications are kept."
+    keep_logs_days: Days = Field(default=30, description="Days that log entries are kept.")
+    keep_notifications_days: Days = Field(
+        default=30, description="Days that notifications are kept."
     )
-    keep_metrics_days: float = Field(default=7, gt=0, description="Days that metrics are kept.")
-    keep_activity_days: float = Field(
-        default=30, gt=0, description="Days that an idle client's row is kept."
+    keep_metrics_days: Days = Field(default=7, description="Days that metrics are kept.")
+    keep_activity_days: Days = Field(
+        default=30, description="Days that an idle client's row is kept."
     )
     cleanup_seconds: float = Field(
-        default=300, gt=0, description="Seconds between two removals of old rows and events."
+        default=300,
+        gt=0,
+        le=86_400,
+        description="Seconds between two removals of old rows and events.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -245,6 +252,20 @@ class Settings(BaseSettings):
                     "as headwater.example.com, or *.example.com for all below it"
                 )
         return tuple(host.lower() for host in value)
+
+    @field_validator("proxy_addresses")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        parts = {part.strip() for part in value.split(",")} - {"", "*"}
+        for part in sorted(parts):
+            try:
+                ipaddress.ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{part!r} is not an IP address: write addresses and networks, such as "
+                    "10.0.0.0/8, with commas between them, or *"
+                ) from None
+        return value
 
     @property
     def event_log_url(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -95,6 +97,11 @@ def _load(name: str) -> Any:
             _refuse(f"{module_name} has no {attribute!r}")
         found = getattr(found, part)
     if callable(found) and not hasattr(found, "routes"):
+        with suppress(ValueError):  # some functions in C have no signature
+            try:
+                inspect.signature(found).bind()
+            except TypeError as error:
+                _refuse(f"{name} is a function that cannot be called without arguments: {error}")
         found = found()
     return found
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +38,7 @@ def settings_with(**options: Any) -> Settings:
         from headwater.backend.settings import Settings
     except ModuleNotFoundError as error:
         raise MissingExtraError("backend", error.name or "the backend") from error
+    _warn_of_unknown(Settings)
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return Settings(**given)
@@ -44,6 +48,18 @@ def settings_with(**options: Any) -> Settings:
         option = f"--{name.replace('_', '-')}" if name in given else f"HEADWATER_{name.upper()}"
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{option}={first['input']!r}: {reason}.") from error
+
+
+def _warn_of_unknown(known: type[Settings]) -> None:
+    """Print a warning for each variable whose name is almost that of a setting.
+
+    No error: a cluster may set variables of its own for a service that is called headwater.
+    """
+    names = [f"HEADWATER_{name.upper()}" for name in known.model_fields]
+    for name in os.environ:
+        if name.upper().startswith("HEADWATER_") and name.upper() not in names:
+            for meant in get_close_matches(name.upper(), names, n=1, cutoff=0.9):
+                print(f"Warning: {name} is no setting: did you mean {meant}?", file=sys.stderr)
 
 
 def address_of(settings: Settings) -> Address:

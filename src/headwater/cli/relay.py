@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Seconds between two tries to read a table of a database that is away.
 _RETRY = 1.0
 _SHOWN_EVERY = 0.5
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def relay(
@@ -161,15 +162,15 @@ def relay(
 
 def _ending() -> asyncio.Event:
     """Set by SIGTERM and Ctrl-C. A second signal ends the process without waiting."""
-    asked, task = asyncio.Event(), asyncio.current_task()
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def ask() -> None:
-        if asked.is_set() and task is not None:
-            task.cancel()
         asked.set()
+        for number in _ENDS:
+            loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ask)
+    for number in _ENDS:
+        loop.add_signal_handler(number, ask)
     return asked
 
 

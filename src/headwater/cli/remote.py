@@ -83,7 +83,9 @@ def refusal(answer: httpx.Response) -> ResponseError:
     detail = problem_detail(answer.content) or answer.reason_phrase
     if "location" in answer.headers:
         detail = f"the address moved to {answer.headers['location']}"
-    return ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer, detail)]))
+    error = ResponseError(answer.status_code, "; ".join([detail, *_field_errors(answer, detail)]))
+    error.url = str(answer.url)
+    return error
 
 
 def say(sentence: str) -> None:
@@ -93,7 +95,9 @@ def say(sentence: str) -> None:
 
 def with_hint(error: HeadwaterError, token: str | None) -> str:
     """The sentence of ``error``, with advice if there is any."""
-    if isinstance(error, ResponseError) and error.status == _UNAUTHORIZED and not token:
+    if isinstance(error, ResponseError) and error.status == _UNAUTHORIZED:
+        if token:
+            return f"{error} The API key of --token or HEADWATER_TOKEN was not accepted."
         return f"{error} Give an API key with --token or HEADWATER_TOKEN."
     return str(error)
 

@@ -104,15 +104,16 @@ def tail(
     moment = None if since is None else parse_since(since, datetime.now(UTC))
     if since is not None and (limit is not None or last_event_id is not None):
         raise typer.BadParameter("give --since, or --limit and --last-event-id, not both")
-    shown, reports = _Shown(as_json, tests, count), _Reports()
+    shown = _Shown(as_json, tests, count)
     try:
         with rest_client(token) as client:
             from headwater.cli.history import items_since
             from headwater.cli.run_session import RunOrFeedSession
-            from headwater.client import rest_url
+            from headwater.client import rest_url, stream_url
             from headwater.client._address import with_query
 
             address = full_address(url)
+            reports = _Reports(stream_url(address))
             if limit is not None:
                 address = with_query(address, limit=str(limit))
             first: Sequence[Mapping[str, Any]] = ()
@@ -257,15 +258,20 @@ class _Shown:
 class _Reports:
     """Says on standard error when the connection is lost and when it is back."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._reached = False
         self._lost_at: float | None = None
 
     def waits(self, wait: Wait) -> None:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
-        say(f"{wait.cause}; connecting again in {wait.seconds:.1f} s")
+        # It may be the wrong address.
+        where = "" if self._reached else f"{self._url}: "
+        say(f"{where}{wait.cause}; connecting again in {wait.seconds:.1f} s")
 
     def opened(self, _: object) -> None:
+        self._reached = True
         if self._lost_at is not None:
             say(f"connected again after {time.monotonic() - self._lost_at:.1f} s")
             self._lost_at = None

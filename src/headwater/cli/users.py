@@ -31,29 +31,36 @@ def add(
 ) -> None:
     """Add a user, and ask for the password. It makes the schema of a new database first."""
     settings = settings_with(database=database)
-    from pydantic import ValidationError
-
     from headwater.backend.roles import GLOBAL_ROLES
     from headwater.backend.schema import check_schema, migrate
-    from headwater.backend.users.schemas import UserCreate
     from headwater.web.problems import Problem
 
     if role not in GLOBAL_ROLES:
         raise UsageError(f"--role {role}: give one of {', '.join(sorted(GLOBAL_ROLES))}.")
+    _checked(email, role, "")  # before somebody types a password
     address = address_of(settings)
     if check_schema(address) == "empty":
         migrate(address)
-    password = _first_line() if password_stdin else _ask()
+    wanted = _checked(email, role, _first_line() if password_stdin else _ask())
     try:
-        wanted = UserCreate.model_validate({"email": email, "password": password, "role": role})
         asyncio.run(_add(settings, wanted))
+    except Problem as problem:
+        raise UsageError(problem.detail) from problem
+    print(f"{wanted.email} was added as {role}.")
+
+
+def _checked(email: str, role: str, password: str) -> UserCreate:
+    """The user that was asked for. Raises UsageError."""
+    from pydantic import ValidationError
+
+    from headwater.backend.users.schemas import UserCreate
+
+    try:
+        return UserCreate.model_validate({"email": email, "password": password, "role": role})
     except ValidationError as error:
         first = error.errors()[0]
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"{first['loc'][0]}: {reason}.") from error
-    except Problem as problem:
-        raise UsageError(problem.detail) from problem
-    print(f"{wanted.email} was added as {role}.")
 
 
 async def _add(settings: Settings, wanted: UserCreate) -> None:

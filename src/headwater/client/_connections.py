@@ -102,6 +102,11 @@ class Followed(Generic[V]):
 
 async def run(session: Session[Any], shell: Shell) -> None:
     """Connect again and again. Returns when the stream has ended for good; raises its error."""
+    with session.named_errors():
+        await _run(session, shell)
+
+
+async def _run(session: Session[Any], shell: Shell) -> None:
     while True:
         token: Any = session.token
         if callable(token):

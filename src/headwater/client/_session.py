@@ -9,7 +9,8 @@ import inspect
 import json as json_module
 import random as random_module
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -254,7 +255,8 @@ class Session(Generic[V]):
         while self._queue:
             found, position = self._queue.popleft()
             try:
-                value = self.read(found)
+                with self.named_errors():
+                    value = self.read(found)
             except ResponseError as error:
                 if error.status != _UNAUTHORIZED or not callable(self.token):
                     raise
@@ -269,6 +271,15 @@ class Session(Generic[V]):
         """The value for the caller of what came; None if there is none."""
         value: V = found
         return value
+
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Errors of an answer get the address of the stream, which a sentence needs."""
+        try:
+            yield
+        except ResponseError as error:
+            error.url = shown(self.url)
+            raise
 
     def handled(self) -> str | None:
         """Note that all values that were taken are handled. Writes the position file.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -101,7 +103,19 @@ def cause_of(error: BaseException) -> str:
         return "the connection could not be made in time"
     if isinstance(error, _UNSENDABLE) and not isinstance(error, OSError):
         raise UsageError(f"the request cannot be sent: {error}") from error
-    return str(error) or type(error).__name__
+    return _of_system(error) or str(error) or type(error).__name__
+
+
+def _of_system(error: BaseException | None) -> str | None:
+    """What the operating system said, which httpx and anyio put behind words of their own."""
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+            # asyncio has a text of its own; the resolver's numbers are its own, below 0.
+            return os.strerror(error.errno) if error.errno > 0 else error.strerror
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class Wire:

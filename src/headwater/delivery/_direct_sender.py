@@ -15,11 +15,11 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 from typing import Protocol
 
 from headwater.delivery._sender import ROOM, Headers, Sender
 from headwater.delivery._stream import Stream
+from headwater.delivery._taken import acknowledged, taken
 
 # One chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1), from the length and the bytes.
 CHUNK = b"%x\r\n%b\r\n"
@@ -29,8 +29,6 @@ _KERNEL_BUFFER = 64 * 1024
 # Milliseconds after which the kernel drops a peer that acknowledges nothing: one that lost its
 # power or its network closes no connection.
 _UNACKNOWLEDGED = 30_000
-# Where `tcpi_bytes_acked` is in Linux's `struct tcp_info`.
-_ACKNOWLEDGED = slice(120, 128)
 
 
 class SocketGroup(Protocol):
@@ -92,14 +90,11 @@ class DirectSender(Sender, asyncio.Protocol):
     @property
     def sent(self) -> int | None:
         # Many streams share a write, so nobody counts for each. The kernel does it anyway.
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or not hasattr(socket, "TCP_INFO"):
-            return None
-        with contextlib.suppress(OSError):
-            known = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
-            if len(known) == _ACKNOWLEDGED.stop:
-                return int.from_bytes(known[_ACKNOWLEDGED], sys.byteorder)
-        return None
+        return acknowledged(self._transport)
+
+    @property
+    def taken(self) -> int | None:
+        return taken(self._transport)
 
     def start(self, _status: int, _headers: Headers, /) -> None:
         raise AssertionError("the response had begun before the connection was handed over")
@@ -152,12 +147,10 @@ class DirectSender(Sender, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.full = True
-        self.busy_since = asyncio.get_running_loop().time()
         self.stream.busy()
 
     def resume_writing(self) -> None:
         self.full = False
-        self.busy_since = None
         self.stream.idle()
 
     # uvloop refers to it for each connection, and a bound method would be an object for each.
@@ -168,7 +161,6 @@ class DirectSender(Sender, asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self.closed = True
         self.full = False
-        self.busy_since = None
         self.stream.idle()
         self.stream.lost()
         self.stream.release()

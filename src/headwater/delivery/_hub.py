@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from headwater.delivery._batch import WriteBatch
 from headwater.delivery._channel import Channel
 from headwater.delivery._open_streams import OpenStreams
-from headwater.delivery._polls import Polls
+from headwater.delivery._polls import READ_PATIENCE, Polls
 from headwater.delivery._reader import OriginReader
 from headwater.delivery._targets import Subscription
 from headwater.delivery._unread import UNREAD_BYTES
@@ -54,7 +54,7 @@ class Hub:
     ) -> None:
         self.streams = OpenStreams(write_timeout=write_timeout, unread_bytes=unread_bytes)
         self.polls = Polls(self.streams, self.subscribe)
-        self.pages = CoalescedCalls()
+        self.pages = CoalescedCalls(patience=READ_PATIENCE)
         self.page_bytes = page_bytes
         self._batch = WriteBatch(uring=io_uring)
         # These are by the origin's id().

@@ -93,10 +93,11 @@ class OpenStreams:
         self.write_timeout = write_timeout
         self.unread: Unread[OpenStream] = Unread(
             unread_bytes,
-            lambda one: one.sender.pending,
+            lambda one: one.sender.pending or one.sender.blocked,
+            lambda one: one.sender.taken,
             lambda one: one.caller,
             time.monotonic,
-            self._drop_unread,
+            self._drop,
         )
         self.heartbeats = Heartbeats()
         self.counters = Counters()
@@ -244,16 +245,17 @@ class OpenStreams:
 
     def _drop_stalled(self) -> None:
         self._timer = None
-        limit = asyncio.get_running_loop().time() - self.write_timeout
         for stream in tuple(self._streams):
-            since = stream.sender.busy_since
-            if since is not None and since < limit:
-                self.counters.stalled += 1
-                stream.abort(f"it took no bytes for {self.write_timeout:g} s")
-        self.unread.look()
+            if stream.sender.blocked:
+                self.unread.add(stream)
+        self.unread.look(self.write_timeout)
         if self._streams:
             self._set_timer()
 
-    def _drop_unread(self, stream: OpenStream) -> None:
+    def _drop(self, stream: OpenStream, stalled: bool) -> None:
         self.counters.stalled += 1
-        stream.abort("too many bytes wait for clients, most of them for this caller's")
+        stream.abort(
+            f"it took no bytes for {self.write_timeout:g} s"
+            if stalled
+            else "too many bytes wait for clients, most of them for this caller's"
+        )

@@ -19,6 +19,9 @@ from headwater.feeds._source import Change, Source
 # Reads the answer of a poll. The second value says whether the answer has items.
 Read = Callable[[], Coroutine[Any, Any, tuple[Any, bool]]]
 
+# Seconds that a read which hangs, as on a lost connection, keeps the next read of the same waiting.
+READ_PATIENCE = 10.0
+
 # How many polls are answered before the event loop does other work.
 _AT_ONCE = 50
 
@@ -68,7 +71,7 @@ class SharedPoll:
         self._subscribe = subscribe
         self._source = source
         self._read = read
-        self._fresh = CoalescedCall(read)
+        self._fresh = CoalescedCall(read, patience=READ_PATIENCE)
         self._waiting: dict[Answer, None] = {}
         self._news = asyncio.Event()
         self._end: Callable[[], object] = lambda: None

@@ -35,23 +35,38 @@ class Notified(Protocol):
         ...
 
 
+class ServerConnection(Protocol):
+    """What a server offers besides ASGI.
+
+    Attributes:
+        taken: a number that changes when the peer takes bytes; None: unknown.
+    """
+
+    @property
+    def taken(self) -> int | None: ...
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        ...
+
+
 class Sender(ABC):
     """Bytes to one connection.
 
     Attributes:
         closed: nothing more can be sent: finished, aborted, or the peer has gone.
         full: more than ``ROOM`` bytes wait. Further bytes are accepted, but the writer should stop.
-        busy_since: the loop's time since when the peer takes nothing, or None. A shared timer
-            drops peers that stopped reading by it.
+        blocked: a call of the server's ``send`` is under way, which waits while the peer takes
+            nothing.
         stream: is notified when there is room again, also when the sender is closed.
     """
 
-    __slots__ = ("busy_since", "closed", "full", "stream")
+    __slots__ = ("blocked", "closed", "full", "stream")
 
     def __init__(self) -> None:
         self.closed = False
         self.full = False
-        self.busy_since: float | None = None
+        self.blocked = False
         self.stream: Notified | None = None
 
     @property
@@ -63,6 +78,11 @@ class Sender(ABC):
     def sent(self) -> int | None:
         """Bytes that the peer has acknowledged, or that were given to the server; None: unknown."""
         return None
+
+    @property
+    def taken(self) -> int | None:
+        """A number that changes when the peer of a full or blocked sender takes bytes."""
+        return self.sent
 
     @abstractmethod
     def start(self, status: int, headers: Headers, /) -> None:
@@ -94,9 +114,10 @@ class AsgiSender(Sender):
     Arguments:
         send: the ASGI callable.
         on_done: is called once when the response has ended, unless the peer has left.
-        drop: closes the connection at once, if the server offers that. Otherwise the server closes
-            it when the ASGI application returns.
-        held: nothing is sent before ``flush`` is called, which needs no task. Only with ``drop``.
+        connection: if the server offers one. Otherwise the server closes it when the ASGI
+            application returns.
+        held: nothing is sent before ``flush`` is called, which needs no task. Only with a
+            ``connection``.
 
     Attributes:
         passed: the number of the body's bytes that were passed to ``send``.
@@ -105,7 +126,7 @@ class AsgiSender(Sender):
     """
 
     __slots__ = (
-        "_drop", "_finishing", "_flusher", "_head", "_held", "_on_done", "_parts", "_pending",
+        "_connection", "_finishing", "_flusher", "_head", "_held", "_on_done", "_parts", "_pending",
         "_send", "last", "on_flushed", "passed",
     )  # fmt: skip
 
@@ -114,13 +135,13 @@ class AsgiSender(Sender):
         send: Send,
         *,
         on_done: Callable[[], None],
-        drop: Callable[[], None] | None = None,
+        connection: ServerConnection | None = None,
         held: bool = False,
     ) -> None:
         super().__init__()
         self._send = send
         self._on_done = on_done
-        self._drop = drop
+        self._connection = connection
         self._held = held
         self._head: dict[str, Any] | None = None
         self._parts: list[bytes] = []
@@ -138,6 +159,11 @@ class AsgiSender(Sender):
     @property
     def sent(self) -> int | None:
         return self.passed
+
+    @property
+    def taken(self) -> int | None:
+        found = None if self._connection is None else self._connection.taken
+        return self.passed if found is None else found
 
     def start(self, status: int, headers: Headers, /) -> None:
         self._head = {"type": "http.response.start", "status": status, "headers": list(headers)}
@@ -164,8 +190,8 @@ class AsgiSender(Sender):
         self._close()
         if self._flusher is not None:
             self._flusher.cancel()
-        if self._drop is not None:
-            self._drop()
+        if self._connection is not None:
+            self._connection.abort()
         self._on_done()
 
     def gone(self) -> None:
@@ -182,7 +208,7 @@ class AsgiSender(Sender):
         self.full = False
         self._parts.clear()
         self._pending = 0
-        self.busy_since = None
+        self.blocked = False
         if self.stream is not None:
             self.stream.idle()
 
@@ -191,7 +217,7 @@ class AsgiSender(Sender):
         try:
             await self._send_all()
         finally:
-            self.busy_since = None
+            self.blocked = False
             self._held = False
 
     def _wake(self) -> None:
@@ -208,19 +234,18 @@ class AsgiSender(Sender):
                 self._close()
                 self._on_done()
         finally:
-            self.busy_since = None
+            self.blocked = False
             self._flusher = None
 
     async def _send_body(self, data: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _send_all(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while not self.closed:
                 if self._head is not None:
                     head, self._head = self._head, None
-                    self.busy_since = loop.time()
+                    self.blocked = True
                     await self._send(head)
                     if not self._parts and not self._finishing:
                         # An empty body message makes servers send the head now.
@@ -228,7 +253,7 @@ class AsgiSender(Sender):
                 elif self._parts:
                     data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                     self._parts.clear()
-                    self.busy_since = loop.time()
+                    self.blocked = True
                     await self._send_body(data)
                     if self.closed:
                         break
@@ -242,13 +267,13 @@ class AsgiSender(Sender):
                             break
                     self._pending -= len(data)
                 elif self._finishing:
-                    self.busy_since = loop.time()
+                    self.blocked = True
                     await self._send_body(b"", more=False)
                     self._close()
                     self._on_done()
                 else:
                     break
-                self.busy_since = None
+                self.blocked = False
                 if not self._pending and not self._finishing:
                     self.full = False
                     if self.stream is not None:

@@ -24,63 +24,68 @@ class Unread(Generic[T]):
     Arguments:
         most: the bound of the sum, in bytes.
         size_of: returns the bytes that wait in one writer.
+        taken_of: returns a number that changes when its client takes bytes; None where only the
+            bytes that wait show it.
         caller_of: returns on whose behalf a writer is.
         time: returns the present, in seconds.
-        drop: ends one writer.
+        drop: ends one writer. The second argument says whether its client took nothing for too
+            long; otherwise the bound is reached.
 
     Attributes:
-        waiting: for each writer its bytes at the last look, and the time since when its client has
-            taken nothing.
+        waiting: for each writer its bytes and ``taken_of`` at the last look, and the time since
+            when its client has taken nothing.
     """
 
     def __init__(
         self,
         most: int,
         size_of: Callable[[T], int],
+        taken_of: Callable[[T], int | None],
         caller_of: Callable[[T], Hashable],
         time: Callable[[], float],
-        drop: Callable[[T], None],
+        drop: Callable[[T, bool], None],
     ) -> None:
         self._most = most
         self._size_of = size_of
+        self._taken_of = taken_of
         self._caller_of = caller_of
         self._time = time
         self._drop = drop
-        self.waiting: dict[T, tuple[int, float]] = {}
+        self.waiting: dict[T, tuple[int, int | None, float]] = {}
         self._bytes = 0
 
     def add(self, one: T) -> None:
         """Add a writer that begins to wait, or update one that has more bytes than before."""
-        now = self._time()
-        size, (before, since) = self._size_of(one), self.waiting.get(one, (0, now))
-        self.waiting[one] = (size, since)
+        size, known = self._size_of(one), self.waiting.get(one)
+        before, taken, since = known or (0, self._taken_of(one), self._time())
+        self.waiting[one] = (size, taken, since)
         self._bytes += size - before
         if self._bytes > self._most:
             self.look()
 
     def discard(self, one: T) -> None:
         """Remove a writer whose client took everything, or is gone. Idempotent."""
-        size, _ = self.waiting.pop(one, (0, 0.0))
+        size, *_ = self.waiting.pop(one, (0,))
         self._bytes -= size
 
     def look(self, longest: float | None = None) -> None:
         """Drop writers whose clients took nothing for ``longest`` seconds. Enforce the bound."""
         now = self._time()
-        for one, (before, last) in tuple(self.waiting.items()):
-            size = self._size_of(one)
-            since = now if size < before else last
+        for one, (before, taken_before, last) in tuple(self.waiting.items()):
+            size, taken = self._size_of(one), self._taken_of(one)
+            since = now if size < before or taken != taken_before else last
             self._bytes += size - before
-            self.waiting[one] = (size, since)
+            self.waiting[one] = (size, taken, since)
             if not size:
                 self.discard(one)
             elif longest is not None and now - since >= longest:
-                self._end(one)
+                self._end(one, stalled=True)
         if self._bytes > self._most:
             self._make_room()
 
     def _make_room(self) -> None:
         by_caller: dict[Hashable, list[T]] = {}
-        for one, _ in sorted(self.waiting.items(), key=lambda each: -each[1][1]):
+        for one, _ in sorted(self.waiting.items(), key=lambda each: -each[1][2]):
             by_caller.setdefault(self._caller_of(one), []).append(one)
         sizes = {
             caller: sum(self.waiting[one][0] for one in theirs)
@@ -90,8 +95,8 @@ class Unread(Generic[T]):
             greediest = max(sizes, key=sizes.__getitem__)
             one = by_caller[greediest].pop()
             sizes[greediest] -= self.waiting[one][0]
-            self._end(one)
+            self._end(one, stalled=False)
 
-    def _end(self, one: T) -> None:
+    def _end(self, one: T, *, stalled: bool) -> None:
         self.discard(one)
-        self._drop(one)
+        self._drop(one, stalled)

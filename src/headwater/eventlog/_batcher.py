@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from headwater.errors import HeadwaterError, SourceUnavailableError, UsageError
+from headwater.eventlog._home import in_use
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -95,9 +96,12 @@ class Batcher(Generic[J, R]):
         """The job's result. A caller that is cancelled leaves a job that has begun running."""
         if self._closed:
             raise UsageError(f"{self._name} is closed")
+        loop = asyncio.get_running_loop()
+        if any(task.get_loop() is not loop for task in self._tasks):
+            raise in_use(self._name)
         if len(self.waiting) >= self._room:
             raise SourceUnavailableError(self._name, f"{self._room} requests wait for it already")
-        asked: Asked[J, R] = Asked(job, asyncio.get_running_loop().create_future())
+        asked: Asked[J, R] = Asked(job, loop.create_future())
         self.put(asked)
         return await asked.done
 

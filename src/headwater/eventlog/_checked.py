@@ -17,6 +17,8 @@ from headwater.eventlog._record import (
     Retention,
     Run,
     check_key,
+    check_limit,
+    check_offset,
     check_topic,
     encode_all,
 )
@@ -55,15 +57,17 @@ class CheckedLog(EventLog):
         return await self._append(topic, events, key, connection)
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
-        limit = max(limit, 1)
-        run, last = await self._read(check_topic(topic), after, limit)
+        limit = check_limit(limit)
+        run, last = await self._read(check_topic(topic), check_offset(after), limit)
         while last is not None and len(run.records) < limit:
             more, last = await self._read(topic, last, limit - len(run.records))
             run = Run([*run.records, *more.records], more.bounds, run.place)
         return run
 
     async def latest(self, topic: str, limit: int, before: Offset | None = None) -> Run:
-        limit = max(limit, 1)
+        limit = check_limit(limit)
+        if before is not None:
+            check_offset(before)
         run, first = await self._latest(check_topic(topic), limit, before)
         while first is not None and len(run.records) < limit:
             more, first = await self._latest(topic, limit - len(run.records), first)

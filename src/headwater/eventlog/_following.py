@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from headwater.errors import HeadwaterError, ResetReason
+from headwater.eventlog._home import Home
 from headwater.eventlog._interface import Follower
 from headwater.eventlog._record import Bounds, Offset, Record
 
@@ -106,6 +107,7 @@ class LogReader(ABC, Generic[_Topic]):
         self._name = name
         self._topics: dict[str, _Topic] = {}
         self._joining: dict[_Joining, None] = {}
+        self._home = Home(name)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._delay = SHORTEST
@@ -127,6 +129,9 @@ class LogReader(ABC, Generic[_Topic]):
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         """As EventLog."""
+        if self._home.moved():
+            self._wake = asyncio.Event()
+            self._topics.clear()
         joining = _Joining(topic, follower, asyncio.get_running_loop().create_future())
         self._joining[joining] = None
         if self._task is None:

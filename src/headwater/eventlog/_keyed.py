@@ -7,6 +7,7 @@ topic, and so does a page whose filter few items match. So use it for thousands 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -110,7 +111,7 @@ class KeyedTopicOrigin(TopicOrigin):
 
     def _note(self, record: Record) -> Record | None:
         """Remember the last event of a key. Returns the one before it."""
-        key = record.data.get(self.key)
+        key = self.identity(record)
         before = self._known.pop(key, None)
         if not record.data.get("gone"):
             self._known[key] = record
@@ -129,6 +130,11 @@ class KeyedTopicOrigin(TopicOrigin):
         elif made:
             made[-1].place = place
         return made
+
+    def identity(self, record: Record) -> Hashable:
+        """The key of a record, to compare it with others."""
+        key = record.data.get(self.key)
+        return key if isinstance(key, Hashable) else json.dumps(key, sort_keys=True)
 
     def key_of(self, record: Record) -> Mapping[str, Any]:
         """The key of a record, by name."""
@@ -167,7 +173,7 @@ class KeyedTopic(Topic):
         bounds = run.bounds
         while True:
             for record in reversed(run.records):
-                key = record.data.get(self.origin.key)
+                key = self.origin.identity(record)
                 if key in met:
                     continue
                 met.add(key)
@@ -187,7 +193,7 @@ class KeyedTopic(Topic):
         records, bounds = await self.origin.rest_of(run)
         last: dict[Hashable, Record] = {}
         for record in records:
-            key = record.data.get(self.origin.key)
+            key = self.origin.identity(record)
             last.pop(key, None)
             last[key] = record
         return list(last.values()), bounds

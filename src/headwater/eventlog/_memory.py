@@ -61,7 +61,7 @@ class _Kept:
                 beyond += 1
             drop = max(drop, beyond)
         if keep.max_age is not None:
-            oldest = now - keep.max_age
+            oldest = keep.oldest(now)
             while drop < len(self.records) and self.records[drop].at < oldest:
                 drop += 1
         return drop

@@ -21,6 +21,8 @@ DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Redis, NATS and most proxies carry 1 MiB without tuning; a bigger event belongs in a file store.
 MAX_EVENT_BYTES = 1024 * 1024
+# The most records that a read asks an engine for: some count in 32 bits.
+MAX_LIMIT = 2**31 - 2
 
 # Characters that need no escape in a URL's path, a Redis key or a log line.
 _TOPIC = re.compile(r"[0-9A-Za-z._:/@-]{1,200}")
@@ -31,6 +33,9 @@ _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",",
 _decode = json.JSONDecoder().decode
 # The first events of such a topic are needed to understand the rest, so general trims leave it out.
 WHOLE = "run:"
+# Objects and lists in each other. Python's JSON fails at about a thousand, less the depth of the
+# caller's stack. So one caller could store what another cannot read.
+MAX_DEPTH = 100
 # At most 20 digits: engines count in 64 bits.
 _OFFSET = re.compile(r"(?:0|[1-9][0-9]{0,19})(?:-(?:0|[1-9][0-9]{0,19}))?")
 
@@ -153,7 +158,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of a topic is kept; None: no limit of that kind. Raises UsageError below 0.
+    """How much of a topic is kept; None: no limit of that kind. Raises UsageError.
 
     Attributes:
         max_age: the greatest age, by the records' ``at``.
@@ -168,10 +173,21 @@ class Retention:
     before: Offset | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_age", timedelta(0)), ("max_count", 0), ("max_bytes", 0)):
+        if self.max_age is not None and not (
+            isinstance(self.max_age, timedelta) and self.max_age >= timedelta()
+        ):
+            raise UsageError(f"max_age={self.max_age}: give a timedelta of 0 or more")
+        for name in ("max_count", "max_bytes"):
             limit = getattr(self, name)
-            if limit is not None and limit < least:
-                raise UsageError(f"{name}={limit}: give 0 or more")
+            if limit is not None and not (isinstance(limit, int) and 0 <= limit < 2**63):
+                raise UsageError(f"{name}={limit}: give a whole number from 0 to 2**63 - 1")
+        if self.before is not None:
+            check_offset(self.before)
+
+    def oldest(self, now: datetime) -> datetime:
+        """The moment from which on records stay. Only for a retention with ``max_age``."""
+        assert self.max_age is not None
+        return past(now, self.max_age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +235,24 @@ def check_topic(topic: str) -> str:
     return topic
 
 
+def check_offset(offset: Offset) -> Offset:
+    """The offset itself. Raises UsageError."""
+    numbers = offset if isinstance(offset, tuple) else ()
+    if not numbers or not all(isinstance(one, int) and one >= 0 for one in numbers):
+        raise UsageError(
+            f"offset {offset!a:.80}: give the offset of a record or of bounds, Offset.parse(text), "
+            "or START"
+        )
+    return offset
+
+
+def check_limit(limit: int) -> int:
+    """The limit, at least 1. Raises UsageError."""
+    if not isinstance(limit, int):
+        raise UsageError(f"limit {limit!a:.80}: give a whole number")
+    return min(max(limit, 1), MAX_LIMIT)
+
+
 def check_key(key: str | None) -> str | None:
     """The key itself. Raises UsageError."""
     if key is not None and (not isinstance(key, str) or not _KEY.fullmatch(key)):
@@ -255,19 +289,41 @@ def encode(
     try:
         text = _encode(plain)
         size = len(text) if text.isascii() else len(text.encode())
-        copy = _decode(text)
+        too_deep = is_too_deep(text)
+        copy: dict[str, Any] = {} if too_deep else _decode(text)
     except UnicodeEncodeError as error:
         raise _not_an_event(index, "a lone surrogate cannot be stored as UTF-8") from error
     except RecursionError as error:
-        raise _not_an_event(index, "it is nested too deeply") from error
+        raise _not_an_event(index, TOO_DEEP) from error
     except (TypeError, ValueError) as error:
         raise _not_an_event(index, f"not JSON: {error}") from error
+    if too_deep:
+        raise _not_an_event(index, TOO_DEEP)
     if size > max_bytes:
         raise _not_an_event(index, f"{size} bytes of JSON, and at most {max_bytes} are allowed")
     # JSON turns the name 1 into "1" silently, but a reader must get what was appended.
     if copy != plain and (name := _odd_name(plain)) is not None:
         raise _not_an_event(index, f"the names of a JSON object are strings, not {name!r}")
     return Event(text, size, copy)
+
+
+TOO_DEEP = f"it is nested too deeply: at most {MAX_DEPTH} objects and lists in each other"
+
+
+def is_too_deep(text: str, most: int = MAX_DEPTH) -> bool:
+    """Whether this JSON has more than ``most`` levels. Cheap for JSON of few objects and lists."""
+    if text.count("{") + text.count("[") <= most:
+        return False
+    try:
+        level: list[Any] = [_decode(text)]
+    except RecursionError:
+        return True
+    for _ in range(most):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for each in inner for one in each if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _not_an_event(index: int | None, why: str) -> UsageError:
@@ -282,6 +338,11 @@ def ticks(at: datetime) -> int:
 def moment(count: int) -> datetime:
     """The moment of ``ticks``."""
     return DAWN + timedelta(microseconds=count)
+
+
+def past(now: datetime, age: timedelta) -> datetime:
+    """The moment so long before ``now``, but not before 1970."""
+    return now - age if age < now - DAWN else DAWN
 
 
 def mark_of(at: int | None, size: int | None) -> str:
@@ -302,7 +363,7 @@ def event_in(topic: str, offset: object, text: bytes | str | None) -> dict[str, 
     global _foreign
     try:
         data = _decode(text.decode() if isinstance(text, bytes) else text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict):
         return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from headwater.errors import MissingExtraError, UsageError
 from headwater.eventlog._interface import EventLog
@@ -29,7 +29,9 @@ def open_log(url: str) -> EventLog:
     Raises UsageError for an address of no engine of this version, and MissingExtraError when the
     engine's driver is not installed. Nothing is opened before ``start()`` or the first use.
     """
-    scheme = urlsplit(url).scheme.lower() if "://" in url else ""
+    if not isinstance(url, str):
+        raise UsageError(f"event log address: give a str, not a {type(url).__name__}")
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme == "memory":
         return MemoryLog()
     for schemes, module, function, extra in _ENGINES:
@@ -50,7 +52,7 @@ def open_log(url: str) -> EventLog:
 def _path_of(url: str) -> str:
     rest = url.partition("://")[2]
     path = unquote(rest[1:])
-    if not rest.startswith("/") or path in {"", ":memory:"} or "?" in path:
+    if not rest.startswith("/") or path in {"", ":memory:"} or set(path) & {"?", "\0"}:
         raise UsageError(
             "event log sqlite://: give a file and no options, as in sqlite:///events.db, "
             "or memory:// for a log that is not kept"

@@ -45,10 +45,12 @@ class CoalescedCall(Generic[T]):
 
     Arguments:
         call: is called each time.
+        patience: seconds that a call may keep the next one waiting; None for as long as it takes.
     """
 
-    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, call: Callable[[], Awaitable[T]], *, patience: float | None = None) -> None:
         self._call = call
+        self._patience = patience
         self._present: asyncio.Future[T] | None = None
         self._next: asyncio.Future[T] | None = None
 
@@ -66,15 +68,20 @@ class CoalescedCall(Generic[T]):
 
     async def _begin(self, before: asyncio.Future[T] | None) -> T:
         if before is not None:
-            await asyncio.wait([before])
+            await asyncio.wait([before], timeout=self._patience)
         self._present, self._next = self._next, None
         return await self._call()
 
 
 class CoalescedCalls:
-    """As ``CoalescedCall``, by key. Used by one event loop."""
+    """As ``CoalescedCall``, by key. Used by one event loop.
 
-    def __init__(self) -> None:
+    Arguments:
+        patience: as for ``CoalescedCall``.
+    """
+
+    def __init__(self, *, patience: float | None = None) -> None:
+        self._patience = patience
         self._calls: dict[Hashable, CoalescedCall[Any]] = {}
 
     def __len__(self) -> int:
@@ -88,14 +95,17 @@ class CoalescedCalls:
         """
         shared: CoalescedCall[T] | None = self._calls.get(key)
         if shared is None:
-            shared = self._calls[key] = CoalescedCall(partial(self._run, key, call))
+            again = partial(self._run, key, call)
+            shared = self._calls[key] = CoalescedCall(again, patience=self._patience)
         return await shared.ask()
 
     async def _run(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return await call()
         finally:
-            if not self._calls[key].awaited:
+            # A call that hung may end after its successor.
+            shared = self._calls.get(key)
+            if shared is not None and not shared.awaited:
                 del self._calls[key]
 
 

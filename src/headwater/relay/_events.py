@@ -9,6 +9,7 @@ from typing import Any
 
 from headwater.errors import DeclarationError, EncodingError
 from headwater.eventlog import EventLog
+from headwater.eventlog._record import TOO_DEEP, is_too_deep
 from headwater.feeds._source import Change, Place
 from headwater.protocol import to_json
 from headwater.sql import Table
@@ -124,6 +125,8 @@ class Events:
             raise self._error(
                 change, f"an event is a JSON object, and item= gave {type(item).__name__}"
             )
+        if is_too_deep(text):
+            raise self._error(change, TOO_DEEP)
         if size > self._most:
             raise self._error(
                 change, f"it has {size} bytes of JSON, and the event log takes at most {self._most}"

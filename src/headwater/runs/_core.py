@@ -234,16 +234,20 @@ class Core:
                 value = await self._threads.run(lambda: handler(SyncRun(attempt)))
             else:
                 value = await handler(Run(attempt))
-        except asyncio.CancelledError as cancelled:
-            while task.uncancel() > 0:
-                pass
-            error = cancelled
         except (RunCancelled, RunFailed) as stopped:
             error = stopped
-        except (Exception, SystemExit) as fault:
-            logger.exception("run %s failed", attempt.state.id)
-            # One run must not end the process with all others.
-            error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:
+            # A CancelledError may also come from something else that the function waited for.
+            if isinstance(fault, asyncio.CancelledError) and task.cancelling():
+                while task.uncancel() > 0:
+                    pass
+                error = fault
+            else:
+                logger.exception("run %s failed", attempt.state.id)
+                # One run must not end the process with all others.
+                error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
         await attempt.conclude(error, value)
 
     async def wait_for(self, run_id: str | None) -> None:

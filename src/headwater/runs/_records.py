@@ -16,6 +16,7 @@ no fence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,9 @@ from headwater.eventlog import Record
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 ENDED = frozenset({"done", "failed", "cancelled", "lost"})
+
+# The text of a ``Fold``.
+_FOLD = re.compile("([0-9]{1,12})_([0-9]{1,12})_([0-9]{1,9}-[0-9a-f]+)?(_e)?")
 
 
 def worker_of(claim: str | None) -> str | None:
@@ -204,7 +208,8 @@ class Fold:
     @classmethod
     def parse(cls, text: str) -> Fold:
         """Read what ``str()`` gave. Raises ValueError for anything else."""
-        number, stored, claim, *end = text.split("_")
-        if end not in ([], ["e"]) or (claim and not claim.partition("-")[0].isdigit()):
+        found = _FOLD.fullmatch(text)
+        if found is None:
             raise ValueError(text)
+        number, stored, claim, end = found.groups()
         return cls(int(number), claim or None, int(stored), bool(end))

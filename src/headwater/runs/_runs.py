@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
+from math import inf
 from typing import Any, Self
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
@@ -55,10 +56,10 @@ class Runs:
         if not _NAME.fullmatch(name):
             raise UsageError(f"Runs(name={name[:60]!a}): 1 to 40 characters of 0-9 A-Z a-z _ -")
         for field, value in (("lease", lease), ("grace", grace), ("silence", silence)):
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < inf):
                 raise UsageError(f"Runs({field}={value!r}): write seconds above 0")
         for field, span in (("keep", keep), ("start_within", start_within)):
-            if not span > timedelta():
+            if not (isinstance(span, timedelta) and span > timedelta()):
                 raise UsageError(f"Runs({field}={span!r}): write a time above 0")
         self.log = log
         self.name = name

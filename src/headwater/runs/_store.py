@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
 from headwater.runs._records import RunState, State, attempt_of, worker_of
@@ -33,6 +33,16 @@ TAIL = 40
 MAX_WAITING = 20
 # Records per read.
 PAGE = 500
+
+# How many runs are read, ended or forgotten at the same time.
+ABREAST = 50
+
+T = TypeVar("T")
+
+
+def in_parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts of ``ABREAST`` at most."""
+    return (whole[start : start + ABREAST] for start in range(0, len(whole), ABREAST))
 
 
 class BusyError(Exception):

@@ -1,4 +1,4 @@
-"""Watches all runs: ends those whose worker is dead, and forgets those that ended long ago.
+"""Watches all runs: ends those whose worker is dead, and lets old ones be forgotten.
 
 A worker is dead when this process has seen no beat of it for a lease, by its own monotonic clock.
 While the log is away or this process is held up, at most half a lease of that time counts. So no
@@ -15,22 +15,20 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from headwater.errors import SourceUnavailableError
 from headwater.eventlog import START, Record
+from headwater.eventlog._record import past
 from headwater.feeds._clock import utc_now
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, worker_of
-from headwater.runs._store import PAGE, Store
+from headwater.runs._store import PAGE, Store, in_parts
+from headwater.runs._sweep import sweep
 from headwater.runs._topic_reader import TopicReader
 
 logger = logging.getLogger("headwater.runs")
 
-T = TypeVar("T")
-
-# How many runs are ended or forgotten at the same time.
-ABREAST = 50
 # Checks in each lease, and the most that the time between two checks counts, as a part of a lease.
 # With the latest possible beats before and after it, this is still less than a lease.
 LOOKS, MOST = 10, 0.5
@@ -189,11 +187,11 @@ class Watch:
 
     async def _run(self) -> None:
         self._read_all = True
-        sweep = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
+        due = time.monotonic() + random.uniform(0.1, 1.0) * self._sweep_every
         while True:
             pause = self._every
             try:
-                if not self._active and not self._read_all and time.monotonic() < sweep:
+                if not self._active and not self._read_all and time.monotonic() < due:
                     self._count()
                     await asyncio.sleep(self._every)
                     continue
@@ -205,9 +203,9 @@ class Watch:
                     await self._read_news()
                 await self._look()
                 await self._on_look()
-                if time.monotonic() > sweep:
+                if time.monotonic() > due:
                     await self.sweep()
-                    sweep = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
+                    due = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
                 pause = max(min(pause, self._due - self._now()), SOONEST)
             except SourceUnavailableError as error:
                 logger.info("runs cannot be watched now: %s", error)
@@ -264,7 +262,7 @@ class Watch:
         await self._news.catch_up()
         lost = [one for one in await _abreast(self._lose, self._lost()) if one is not None]
         # First announce the ends to all followers, then remove remains.
-        for part in _parts(lost):
+        for part in in_parts(lost):
             await self._store.announce(part)
             await self._store.remove_remains(part)
             for state in part:
@@ -347,54 +345,26 @@ class Watch:
                 logger.warning("run %s is lost: %s", run_id, why)
         return found
 
-    # Sweeping
-
     async def sweep(self) -> int:
         """Forget the runs that ended longer ago than ``keep``. Returns how many."""
-        before = utc_now() - self._keep
-        log = self._store.log
-        after = START
-        forgotten = 0
-        oldest: Record | None = None
-        owners: set[tuple[str, str]] = set()
-        while True:
-            page = await log.read(self._store.news, after, PAGE)
-            old = [record for record in page.records if record.at < before]
-            done = dict.fromkeys(str(one.data["id"]) for one in old if one.data.get("t") == "end")
-            # A state holds the run's input and result, so only a few are in memory at once.
-            for part in _parts(list(done)):
-                found = await asyncio.gather(*map(self._store.state, part))
-                gone = [one for one in found if one is not None and one.ended]
-                await self._store.forget(gone)
-                owners.update((one.kind, one.owner) for one in gone)
-                forgotten += len(gone)
-            for run_id in dict.fromkeys(str(one.data.get("id")) for one in old):
-                if (run := self._active.get(run_id)) is not None:
-                    # Processes that start later must find an active run in ``news``.
-                    news = {"t": "claim" if run.claimed else "new", "w": run.worker}
-                    if run.worker is None:
-                        news = {"t": "handed", "by": None}
-                    await self._store.notify({**news, "id": run_id})
-                    if run.cancelled:
-                        await self._store.notify({"t": "cancel", "id": run_id})
-            oldest = old[-1] if old else oldest
-            if len(old) < PAGE:
-                break
-            after = old[-1].offset
-        if oldest is not None:
-            await log.trim(self._store.news, before=oldest.offset.next())
-        for kind, owner in owners:
-            await self._store.trim_owner(kind, owner)
-        return forgotten
+        return await sweep(self._store, past(utc_now(), self._keep), self._news_of)
+
+    def _news_of(self, run_id: str) -> Iterator[Mapping[str, Any]]:
+        """The news that make another process know of an active run as this one does."""
+        run = self._active.get(run_id)
+        if run is None:
+            return
+        if run.worker is None:
+            yield {"t": "handed", "by": None, "id": run_id}
+        else:
+            yield {"t": "claim" if run.claimed else "new", "w": run.worker, "id": run_id}
+        if run.cancelled:
+            yield {"t": "cancel", "id": run_id}
 
 
 async def _abreast(
     call: Callable[[str], Awaitable[RunState | None]], run_ids: Sequence[str]
 ) -> list[RunState | None]:
     """Calls for each run, for ``ABREAST`` of them at the same time. Returns their results."""
-    found = [await asyncio.gather(*map(call, part)) for part in _parts(run_ids)]
+    found = [await asyncio.gather(*map(call, part)) for part in in_parts(run_ids)]
     return [one for part in found for one in part]
-
-
-def _parts(whole: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (whole[start : start + ABREAST] for start in range(0, len(whole), ABREAST))

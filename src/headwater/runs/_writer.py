@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog
+from headwater.eventlog._record import MAX_DEPTH, is_too_deep
 
 logger = logging.getLogger("headwater.runs")
 
@@ -34,8 +35,9 @@ EACH = 1024
 PIECE = 64 * 1024
 # Events of one append. The limit keeps the ``end`` of a run among its last records.
 BATCH = 16
-# Bytes of an event's record beside its data.
+# Bytes of an event's record beside its data, and the levels of JSON that are left for the data.
 ENVELOPE = 512
+LEVELS = MAX_DEPTH - 2
 # Seconds between tries while the log is away.
 SHORTEST, LONGEST = 0.05, 1.0
 
@@ -49,24 +51,33 @@ class _Event:
     size: int
 
 
-def plain_json(value: Any, log: EventLog, what: str, instead: str) -> tuple[Any, int]:
+def plain_json(
+    value: Any, log: EventLog, what: str, instead: str, envelope: int = ENVELOPE
+) -> tuple[Any, int]:
     """Returns a copy of a JSON value or pydantic model, and its bytes. Raises UsageError.
 
     Arguments:
         what: names the value in the error.
         instead: says what to do with a value that is too large.
+        envelope: bytes of its record beside the value.
     """
     dump = getattr(value, "model_dump", None)
     try:
         plain = value if dump is None else dump(mode="json")
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} has a lone surrogate, which cannot be stored as UTF-8") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON: {error}") from error
-    most = log.max_event_bytes - ENVELOPE
+    most = log.max_event_bytes - envelope
     if size > most:
         raise UsageError(
             f"{what} has {size} bytes of JSON, and at most {most} are allowed: {instead}"
+        )
+    if is_too_deep(text, LEVELS):
+        raise UsageError(
+            f"{what} is nested too deeply: at most {LEVELS} objects and lists in each other"
         )
     return json.loads(text), size
 

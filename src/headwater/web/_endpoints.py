@@ -26,8 +26,8 @@ from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
 from headwater.web._user_functions import (
+    as_coroutine,
     asked_for,
-    called,
     is_coroutine_function,
     is_generator_function,
     parameters_of,
@@ -47,7 +47,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
     name = declaration.feed.name
     own = parameters_of(call, f"feed {name!r}")
     _check_returned(name, call)
-    is_coroutine = is_coroutine_function(call)
+    run = as_coroutine(call)
     wanted = set(own)
     response = asked_for(own, Response)
 
@@ -56,7 +56,7 @@ def feed_endpoint(call: Callable[..., Any], half: FeedHalf) -> Callable[..., Any
         given = values[response]
         values = {name: values[name] for name in wanted}
         with naming_parameter(values):
-            found = await called(call, is_coroutine, **values)
+            found = await run(**values)
         return Plan(declaration.accept(found), given)
 
     sign(endpoint, own.values(), Response)

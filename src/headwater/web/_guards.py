@@ -32,8 +32,7 @@ from starlette.routing import Match
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
 from headwater.web._user_functions import (
-    called,
-    is_coroutine_function,
+    as_coroutine,
     is_generator_function,
     parameters_of,
     taking,
@@ -158,7 +157,7 @@ class _Once:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
-        self._is_coroutine = is_coroutine_function(call)
+        self._run = as_coroutine(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
         self._request = taking(own, HTTPConnection)
@@ -194,7 +193,7 @@ class _Once:
         if tasks is not None:
             values[self._tasks] = own_tasks = BackgroundTasks()
             tasks.add_task(own_tasks)
-        value = await called(self._call, self._is_coroutine, **values)
+        value = await self._run(**values)
         decided[id(self)] = _Decided(value, before, response, tasks, own_tasks)
         return value
 

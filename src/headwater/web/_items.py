@@ -7,20 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import (
-    AliasChoices,
-    AliasPath,
-    BaseModel,
-    PydanticUserError,
-    RootModel,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from headwater.errors import DeclarationError, EncodingError
 from headwater.feeds._feed import ItemFunction
+from headwater.web._item_shapes import Shape, shapes_of
 
 # Errors of one item that are named.
 _MOST_ERRORS = 5
@@ -32,7 +24,8 @@ def item_encoding(item: Any) -> tuple[Any, dict[str, Any]]:
     Raises DeclarationError for what cannot be ``item=``.
     """
     model, function = _model_of(item)
-    encoding = {"encode": _encoder_of(model), "encode_key": _key_encoder_of(model)}
+    adapter = _adapter_of(model)
+    encoding = {"encode": _encoder_of(model, adapter), "encode_key": _key_encoder_of(adapter)}
     return model, encoding | {"function": function}
 
 
@@ -61,82 +54,109 @@ def _model_of(item: Any) -> tuple[Any, ItemFunction | None]:
     return models[0], item
 
 
-def _encoder_of(item: Any) -> Callable[[Any], bytes]:
-    """What makes JSON of an item: validated by its model, in the model's own shape.
-
-    A row may have columns that the model does not: they are left out, also when the model forbids
-    extra fields. Raises EncodingError for an item that does not fit.
-    """
+def _adapter_of(item: Any) -> TypeAdapter[Any]:
     needed = f"item={item!r}: write a pydantic model, a dataclass or a TypedDict of one item"
     if item is None:
         raise DeclarationError(needed)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(item)
-        validate, encoded = adapter.validator.validate_python, adapter.serializer.to_json
+        # What refers to a class that is defined later shows it here.
+        _ = adapter.validator.validate_python, adapter.serializer.to_json
     except PydanticUserError as error:
         said = str(error).splitlines()[0].partition(". ")[0]
         raise DeclarationError(f"{needed}; pydantic says: {said}") from error
-    known = _field_names(item)
+    return adapter
+
+
+def _encoder_of(item: Any, adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
+    """What makes JSON of an item: validated by its model, in the model's own shape.
+
+    A row may have columns that the model does not: they are left out, also when the model forbids
+    extra fields. Raises EncodingError for an item that does not fit.
+    """
+    validate, dump = adapter.validator.validate_python, adapter.serializer.to_json
+    known = _known_names(item, shapes_of(adapter))
 
     def encode(raw: Any) -> bytes:
-        if known is not None and isinstance(raw, Mapping):
+        if known and isinstance(raw, Mapping):
             raw = {key: raw[key] for key in known if key in raw}
         try:
             value = validate(raw, from_attributes=True)
         except ValidationError as error:
             # Never the values, which a message of the model's own may have too.
             raise EncodingError(_without_values(error)) from None
-        return encoded(value, by_alias=True)
+        return dump(value, by_alias=True)
 
     return encode
 
 
-def _key_encoder_of(item: Any) -> Callable[[Mapping[str, Any]], bytes]:
+def _known_names(item: Any, shapes: Sequence[Shape]) -> tuple[str, ...]:
+    """What is taken of a row; empty for all of it.
+
+    A function around a model, such as one that chooses a branch of a union, may look at anything.
+    """
+    is_model = isinstance(item, type) and issubclass(item, BaseModel)
+    if not (is_model and [each.kind for each in shapes] == [item]) and not any(
+        each.forbids for each in shapes
+    ):
+        return ()
+    fields = [pair for each in shapes for pair in each.fields.items()]
+    return tuple(dict.fromkeys(known for name, each in fields for known in (name, *each.taken)))
+
+
+def _key_encoder_of(adapter: TypeAdapter[Any]) -> Callable[[Mapping[str, Any]], bytes]:
     """What makes JSON of the key of an item that left, with the names and values that items have.
 
     A column of the key that the model does not have keeps its own name.
     """
-    fields = {
-        name: each
-        for each, info in _fields_of(item).items()
-        for name in (each, *_first_names(info.alias), *_first_names(info.validation_alias))
-    }
-    if not fields:
-        return _key_json
-    adapter = TypeAdapter(item)
+    fields: dict[str, tuple[Shape, str]] = {}
+    for shape in shapes_of(adapter):
+        for name, each in shape.fields.items():
+            for known in (name, *each.taken):
+                fields.setdefault(known, (shape, name))
+    adapters = {shape.kind: TypeAdapter(shape.kind) for shape, _ in fields.values()}
 
     def encode(key: Mapping[str, Any]) -> bytes:
         shown: dict[str, Any] = {}
         for name, value in key.items():
-            field = fields.get(name)
-            if field is None:
+            if name not in fields:
                 shown[name] = value
                 continue
-            made = item.model_construct(**{field: value})
-            # What the model makes of the value alone; a model may want other fields beside it.
-            with suppress(ValidationError):
-                adapter.validator.validate_assignment(made, field, value)
+            shape, field = fields[name]
             try:
-                shown |= made.model_dump(
-                    mode="json", by_alias=True, include={field}, warnings=False
-                )
-            except ValueError:
-                # Bytes that are no text: no client has such an item.
-                shown[name] = value
+                shown |= _shown(adapters[shape.kind], shape.kind, field, value)
+            except Exception:
+                # Code of the model's own wants other fields beside it, and the item is gone.
+                shown[shape.fields[field].shown] = value
         return _key_json(shown)
 
     return encode
 
 
 def _key_json(key: Mapping[str, Any]) -> bytes:
-    """A key as JSON, with its values as items have them. It exists for every key.
-
-    An item whose key has no JSON is told as left out, and has a key of its own then too.
-    """
+    """A key as JSON, with its values as items have them; it exists for every key."""
     try:
         return to_json(key, inf_nan_mode="null", fallback=str)
     except ValueError:
+        # Bytes that are no text: no client has such an item.
         return to_json(key, inf_nan_mode="null", fallback=str, bytes_mode="hex")
+
+
+def _shown(adapter: TypeAdapter[Any], kind: Any, field: str, value: Any) -> dict[str, Any]:
+    """What a model shows of an item of which only this field is known."""
+    made: Any = {field: value}
+    if issubclass(kind, BaseModel):
+        made = kind.model_construct(**made)
+    elif not issubclass(kind, dict):
+        made = kind.__new__(kind)
+        object.__setattr__(made, field, value)
+    with suppress(Exception):
+        # What the model makes of the value; it may want other fields beside it.
+        adapter.validator.validate_assignment(made, field, value)
+    found: dict[str, Any] = adapter.dump_python(
+        made, mode="json", by_alias=True, include={field}, warnings=False
+    )
+    return found
 
 
 def _without_values(error: ValidationError) -> str:
@@ -147,37 +167,9 @@ def _without_values(error: ValidationError) -> str:
     return ", ".join(found[:_MOST_ERRORS])
 
 
-def _fields_of(item: Any) -> Mapping[str, FieldInfo]:
-    """The fields of a model; empty for anything else."""
-    if isinstance(item, type) and issubclass(item, BaseModel) and not issubclass(item, RootModel):
-        return item.model_fields
-    return {}
-
-
-def _field_names(item: Any) -> tuple[str, ...] | None:
-    """What the model may be given of a row; None for all of it."""
-    names: dict[str, None] = {}
-    for name, field in _fields_of(item).items():
-        names[name] = None
-        for alias in (field.alias, field.validation_alias):
-            names.update(dict.fromkeys(_first_names(alias)))
-    return tuple(names) or None
-
-
-def required_fields(item: Any) -> list[tuple[str, ...]]:
+def required_fields(item: Any) -> list[list[str]]:
     """For each field that a model needs: the names, any of which an item may have it by."""
-    config = getattr(item, "model_config", {})
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    found = []
-    for name, field in _fields_of(item).items():
-        alias = field.validation_alias or field.alias
-        names = _first_names(alias)
-        if field.is_required():
-            found.append((*names, *([name] if by_name or not names else [])))
-    return found
-
-
-def _first_names(alias: Any) -> list[str]:
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    firsts = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
-    return [each for each in firsts if isinstance(each, str)]
+    shapes = shapes_of(TypeAdapter(item))
+    # Of a union an item needs the fields of one branch only.
+    fields = shapes[0].fields.values() if len(shapes) == 1 else ()
+    return [each.taken for each in fields if each.required]

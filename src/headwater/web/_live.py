@@ -358,9 +358,9 @@ class HubFace:
         """
         live = self._settings.live()
 
-        async def recheck(subject: str | None) -> None:
+        async def recheck(*subjects: str | None) -> None:
             # The rights are made by the first request: what runs the application is known by then.
-            await live.rights.recheck(subject)
+            await live.rights.recheck(*subjects)
 
         return FollowedRechecks(source, live.hub, recheck, subject_of).close
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from headwater.web._fastapi_problems import own_problem
 from headwater.web._guards import GuardedRoute, guards_of, takes_body
 from headwater.web._plan import Plan
-from headwater.web._responders import PLAN, Call, Handle, Recheck, Responder
+from headwater.web._responders import PLAN, Call, Handle, Responder
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import serve_with_problems
 
@@ -42,8 +42,7 @@ class _Call(Call):
             # The body will be gone, so only the guards can be asked again.
             guards = guards_of(route, Request(scope))
             again = None if guards is None else guards.handle
-        recheck = Recheck(again, scope, responder_of(route.endpoint))
-        super().__init__(scope, receive, send, recheck)
+        super().__init__(responder_of(route.endpoint), scope, receive, send, again)
         self._handle = handle
 
     async def plan(
@@ -112,7 +111,9 @@ class LiveRoute(GuardedRoute):
             if self.methods and scope["method"] not in self.methods:
                 allowed = getattr(self.endpoint, _ALLOWED, self.methods)
                 raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
-            await responder.serve(_Call(self, handle, scope, receive, send))
+            plan = await responder.serve(_Call(self, handle, scope, receive, send))
+            if plan is not None and plan.background is not None:
+                await plan.background()
 
         stream = responder.opens_stream(scope)
         await serve_with_problems(serve, own_problem, scope, receive, send, stream=stream)

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from headwater import errors
@@ -23,7 +24,7 @@ from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import Feed
 from headwater.feeds._page_size import read_page
 from headwater.feeds._source import Place, Source
-from headwater.web._live import Live, Settings
+from headwater.web._live import Settings
 from headwater.web._negotiation import accept_of, accepts_event_stream, not_acceptable
 from headwater.web._paging import Paging, read_paging
 from headwater.web._polls import WaitingRequest
@@ -118,7 +119,6 @@ def declared_feed(
 class _Asked(NamedTuple):
     """One request for a feed, once its source is known and its dependencies are closed."""
 
-    live: Live
     call: Call
     plan: Planned
     paging: Paging
@@ -148,25 +148,22 @@ class FeedHalf(Responder):
         """As Responder."""
         return self.streams and accepts_event_stream(accept_of(scope))
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: Call) -> Planned | None:
         """Find the source, then answer."""
-        live = self._settings.live()
-        rechecks = live.rights.rechecks
         scope = call.scope
         limit = self.declaration.feed.page_limit
         paging = read_paging(scope.get("query_string", b""), limit, stream=self.streams)
         with refused_values(scope):
             plan = await call.plan(errors=paging.errors)
         if plan is None:
-            return
+            return None
         if self.streams and not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
         name = (id(self), plan.result.identity)
-        admission = Admission(live, call, rechecks, name, plan.result, _identity, CHANGED)
+        admission = Admission(call, name, plan.result, attrgetter("identity"), CHANGED)
         with refused_values(scope):
-            await self.answer(_Asked(live, call, plan, paging, admission))
-        if plan.background is not None:
-            await plan.background()
+            await self.answer(_Asked(call, plan, paging, admission))
+        return plan
 
     @abstractmethod
     async def answer(self, asked: _Asked) -> None:
@@ -240,7 +237,7 @@ class PageHalf(FeedHalf):
             read = partial(self._page, asked)
         name = (self, source.identity, paging.after, paging.before, paging.limit)
         if not paging.wait or token is None or paging.before is not None:
-            answer, holds = await asked.live.hub.pages.ask(name, read)
+            answer, holds = await asked.call.live.hub.pages.ask(name, read)
             if holds or not paging.wait or paging.before is not None:
                 return answer
         waiting = WaitingRequest(asked.admission)
@@ -258,7 +255,7 @@ class PageHalf(FeedHalf):
     ) -> tuple[_Answer, bool]:
         """A page as it is sent, and whether it has changes."""
         feed, source, limit = self.declaration.feed, asked.source, asked.paging.limit
-        hub = asked.live.hub
+        hub = asked.call.live.hub
         removals = source.keyed and after is not None
         if after is None and before is None:
             after = feed.nothing(source)
@@ -289,7 +286,8 @@ class StreamHalf(FeedHalf):
 
     async def answer(self, asked: _Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
-        live, call, plan = asked.live, asked.call, asked.plan
+        call, plan = asked.call, asked.plan
+        live = call.live
         live.refuse_while_draining()
         if call.scope["method"] == "HEAD":
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
@@ -328,7 +326,8 @@ class StreamHalf(FeedHalf):
             except PositionError:
                 # What cannot be resumed is answered in the stream, as for every other position.
                 resume = paging.before
-        hub, call = asked.live.hub, asked.call
+        call = asked.call
+        live, hub = call.live, call.live.hub
         channel = await hub.hold(self.declaration.feed, source)
         try:
             opening = await open_feed(channel, limit=paging.limit, resume=resume, before=before)
@@ -339,19 +338,15 @@ class StreamHalf(FeedHalf):
                 hub.streams,
                 channel,
                 limit=paging.limit,
-                heartbeat=asked.live.heartbeat,
+                heartbeat=live.heartbeat,
             )
             if paging.events:
-                feed, interval = self.declaration.feed, asked.live.heartbeat
+                feed, interval = self.declaration.feed, live.heartbeat
                 stream.pulse = heartbeat_event(feed.event, interval, feed.member)
             stream.begin(opening, asked.plan.dependency_headers)
         finally:
             hub.release(channel)
         return connection, stream
-
-
-def _identity(source: Source) -> Hashable:
-    return source.identity
 
 
 def _if_none_match(scope: Scope) -> str | None:

@@ -34,7 +34,8 @@ class WaitingRequest:
         None when the client has left. Raises Problem when the right was lost, and above a limit.
         ``name`` is equal for requests that wait for the same and want the same answer.
         """
-        live, call = self._admission.live, self._admission.call
+        call = self._admission.call
+        live = call.live
         try:
             place = self._admission.take()
         except LimitReachedError as error:

@@ -19,11 +19,9 @@ logger = logging.getLogger("headwater.web")
 _TOPIC = "headwater:recheck"
 # Seconds between tries to follow the source while its storage is away.
 RETRY_SECONDS = 1.0
-# Seconds after which a re-check no longer keeps the next one of the same subject waiting.
-_PATIENCE = 0.5
 
-# Checks the rights of a subject in this process; of all for None.
-Recheck = Callable[[str | None], Awaitable[None]]
+# Checks the rights of these subjects in this process; of all if None is among them.
+Recheck = Callable[..., Awaitable[None]]
 # The subject that a change's values name: None for all, NOBODY for no re-check.
 SubjectOf = Callable[[Mapping[str, Any]], str | None]
 NOBODY = ""
@@ -43,9 +41,6 @@ class FollowedRechecks:
         self._subject_of = subject_of
         self._leave: Callable[[], None] | None = None
         self._closed = asyncio.Event()
-        # The subjects that are checked now, and those that have changed since that began.
-        self._running: set[str | None] = set()
-        self._again: set[str | None] = set()
         hub.streams.run(self._join(), "following re-checks")
 
     def close(self) -> None:
@@ -73,27 +68,8 @@ class FollowedRechecks:
 
     def _deliver(self, changes: Sequence[Change]) -> None:
         subjects = {self._subject_of(change.values) for change in changes} - {NOBODY}
-        for subject in {None} & subjects or subjects:
-            if subject in self._running:
-                self._again.add(subject)
-            else:
-                self._running.add(subject)
-                self._hub.streams.run(self._check(subject), "announced re-checks")
-
-    async def _check(self, subject: str | None) -> None:
-        """Check, and once more for all changes that came meanwhile, so that a flood of them ends.
-
-        A check that hangs keeps the next one waiting for a short time only.
-        """
-        try:
-            while True:
-                self._again.discard(subject)
-                check = self._hub.streams.run(self._recheck(subject), "an announced re-check")
-                await asyncio.wait({check}, timeout=_PATIENCE)
-                if subject not in self._again:
-                    return
-        finally:
-            self._running.discard(subject)
+        if subjects:
+            self._hub.streams.run(self._recheck(*subjects), "announced re-checks")
 
 
 class RecheckLog(FollowedRechecks):

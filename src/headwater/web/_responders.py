@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
-from headwater.web._live import Live, Settings
+from headwater.web._live import Settings
 from headwater.web._negotiation import (
     accept_of,
     accepts_event_stream,
@@ -105,15 +105,30 @@ class Recheck:
 class Call(ABC):
     """One request on its way through a route.
 
+    Arguments:
+        again: runs the guards and the user's function, as ``plan`` does; None if they cannot run
+            again.
+
     Attributes:
+        live: what the routers of the event loop share.
+        rechecks: as ``Rights.rechecks`` was before the guards ran.
         recheck: checks its right again.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Sending, recheck: Recheck) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        scope: Scope,
+        receive: Receive,
+        send: Sending,
+        again: Handle | None,
+    ) -> None:
+        self.live = responder.settings.live()
+        self.rechecks = self.live.rights.rechecks
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.recheck = recheck
+        self.recheck = Recheck(again, scope, responder)
 
     @abstractmethod
     async def plan(
@@ -135,12 +150,13 @@ class Responder(ABC):
     """What answers the requests of a route.
 
     Attributes:
+        settings: of its router.
         common: kept for ``RememberedRequest``.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.common: dict[str, Any] = {}
-        self._settings = settings
 
     def opens_stream(self, scope: Scope, /) -> bool:  # most routes open none
         """Whether the request is one that an EventSource may have made.
@@ -150,16 +166,19 @@ class Responder(ABC):
         return False
 
     @abstractmethod
-    async def serve(self, call: Call) -> None:
-        """Answer the request. Errors before anything was sent are raised."""
+    async def serve(self, call: Call) -> Planned | None:
+        """Answer the request. Errors before anything was sent are raised.
+
+        Returns what ``call.plan`` returned, whose background is then to run.
+        """
 
 
-def take_place(live: Live, scope: Scope) -> StreamPlace:
+def take_place(call: Call) -> StreamPlace:
     """Take a place for a request. Raises LimitReachedError."""
     try:
-        return live.places.take(subjects(scope), scope)
+        return call.live.places.take(subjects(call.scope), call.scope)
     except LimitReachedError:
-        live.counters.limited += 1
+        call.live.counters.limited += 1
         raise
 
 
@@ -167,7 +186,6 @@ class Admission:
     """The place and the right of one request. Made once its guards have let it pass.
 
     Arguments:
-        rechecks: as ``Rights.rechecks`` was before the guards ran.
         name: equal for requests of a route whose rights are the same question.
         result: the result of the user's function; ``key`` takes from it what must stay the same.
         otherwise: the verdict when that has changed.
@@ -175,34 +193,31 @@ class Admission:
 
     def __init__(
         self,
-        live: Live,
         call: Call,
-        rechecks: int,
         name: Hashable,
         result: Any = None,
         key: Callable[[Any], Hashable] = lambda _: None,
         otherwise: Verdict = None,
     ) -> None:
-        self.live = live
         self.call = call
-        self._rechecks = rechecks
         self._name = name
         # It lives as long as the right, so it holds nothing of the request's connection.
         self._check = partial(_check, call.recheck, key, key(result), otherwise)
 
     def take(self) -> StreamPlace:
         """Take a place. Raises LimitReachedError."""
-        return take_place(self.live, self.call.scope)
+        return take_place(self.call)
 
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
-        scope, asked = self.call.scope, self.call.recheck.remembered
-        self.live.rights.hold(
+        call = self.call
+        scope, asked = call.scope, call.recheck.remembered
+        call.live.rights.hold(
             holder,
             (self._name, asked.name),
             self._check,
             subjects(scope),
-            self._rechecks,
+            call.rechecks,
             place,
             expiry(scope),
             asked,
@@ -238,22 +253,20 @@ class EventResponder(Responder):
         asked = self.sse.kind == "dual"
         return asks_for_event_stream(accept) if asked else accepts_event_stream(accept)
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: Call) -> Planned | None:
         """Let the handler stream, or answer as a normal route where that is asked for."""
-        live = self._settings.live()
-        scope, kind = call.scope, self.sse.kind
+        live, scope, kind = call.live, call.scope, self.sse.kind
         streams = kind == "manual" or self._accepted(scope)
         is_head = scope["method"] == "HEAD" and kind != "manual"
         if kind == "dual":
             call.send.direct = _varying(call.send.direct)
         try:
             if streams and not is_head and not live.draining:
-                await self._stream(live, call)
-                return
+                return await self._stream(call)
             scope[ONLY_PLAN] = streams or kind == "only"
             plan = await call.plan()
             if plan is None:
-                return
+                return None
             if not streams:
                 raise not_acceptable(scope["path"])
             live.refuse_while_draining()
@@ -263,17 +276,17 @@ class EventResponder(Responder):
             raise refused_problem(refused, 503) from None
         headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
         await send_response(call.send, 200, headers, head=True)
+        return plan
 
-    async def _stream(self, live: Live, call: Call) -> None:
-        scope = call.scope
-        rechecks = live.rights.rechecks
+    async def _stream(self, call: Call) -> Planned | None:
+        live, scope = call.live, call.scope
         connection = Connection(scope, call.receive, call.send.direct)
         sse = self.sse
         stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)
         scope[STREAM] = stream
 
         def permitted() -> None:
-            admission = Admission(live, call, rechecks, id(self))
+            admission = Admission(call, id(self))
             admission.hold(stream, admission.take())
 
         scope[BEGIN] = permitted
@@ -286,7 +299,7 @@ class EventResponder(Responder):
         async def handle() -> Planned | None:
             return await call.plan(connection.incoming.receive, send)
 
-        plan = await run_handler(connection, stream, handle, sse)
+        plan: Planned | None = await run_handler(connection, stream, handle, sse)
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
                 stream.close()
@@ -294,8 +307,7 @@ class EventResponder(Responder):
         else:
             # It was answered as a normal route, or its client has gone.
             stream.release()
-        if plan is not None and plan.background is not None:
-            await plan.background()
+        return plan
 
 
 def _varying(send: Send) -> Send:

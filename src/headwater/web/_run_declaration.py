@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
 
 from headwater.errors import DeclarationError
+from headwater.feeds import Source
 from headwater.runs import Run, State, SyncRun
 from headwater.web._guards import Guard, guard_of
 from headwater.web._live import Settings
@@ -18,8 +20,8 @@ from headwater.web._run_openapi import OPTIONS
 from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
 from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import (
+    as_coroutine,
     asked_for,
-    called,
     is_coroutine_function,
     parameters_of,
     sign,
@@ -71,6 +73,20 @@ class RunEndpoints:
             )
         return name
 
+    def path_parameters(self, path: str) -> Iterator[params.Depends]:
+        """A dependency with the parameters that the function takes of the path, for all routes.
+
+        So each checks them, and OpenAPI has them.
+        """
+        in_path = set(re.findall(r"\{(\w+)", path)) & self._parameters.keys()
+
+        async def taken(**_: Any) -> None:
+            """Nothing is done with them."""
+
+        if in_path:
+            sign(taken, [self._parameters[name] for name in sorted(in_path)], None)
+            yield Depends(taken)
+
     def routes(self) -> Iterator[tuple[type[RunRoute], Callable[..., Any], dict[str, Any]]]:
         """Each route, with its endpoint and FastAPI's options."""
         name = self._call.__name__
@@ -85,7 +101,7 @@ class RunEndpoints:
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await called(call, is_async, **values)
+                given = await as_coroutine(call)(**values)
                 dump = getattr(given, "model_dump", None)
                 return Asked(owner, input=given if dump is None else dump(mode="json"))
 
@@ -111,25 +127,19 @@ class RunEndpoints:
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
         runs = self._declaration.runs
+        guard: Any = self.guard
 
         async def listed(
-            headwater_owner: Any,
             headwater_request: Request,
+            headwater_owner: Any = guard,
             state: State | None = None,
             group: str | None = None,
-        ) -> Any:
+        ) -> Source:
             owner = checked_owner(headwater_owner)
             await runs.start()  # so that a producer that has died is noticed
             kind = self._declaration.kind_in(headwater_request.scope)
             return runs.runs_of(kind, owner).where(state=state, group=group)
 
-        own = [
-            self._owner_parameter(),
-            inspect.Parameter("headwater_request", _KEYWORD, annotation=Request),
-            inspect.Parameter("state", _KEYWORD, annotation=State | None, default=None),
-            inspect.Parameter("group", _KEYWORD, annotation=str | None, default=None),
-        ]
-        sign(listed, own, Response)
         listed.__name__ = f"{self._call.__name__}_list"
         return listed
 
@@ -143,7 +153,7 @@ class RunEndpoints:
         wanted = set(own)
         shown = dict(own)
         response = asked_for(shown, Response)
-        owner = self._owner_parameter()
+        owner = inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
         shown[owner.name] = owner
 
         async def endpoint(**values: Any) -> Any:
@@ -155,9 +165,6 @@ class RunEndpoints:
         endpoint.__name__ = name
         set_responder(endpoint, route(self._declaration, self._settings))
         return endpoint
-
-    def _owner_parameter(self) -> inspect.Parameter:
-        return inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -61,5 +61,5 @@ def parsed_json(body: bytes) -> Any:
     """The body as JSON; None if it is empty or not JSON."""
     try:
         return json.loads(body) if body else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -10,11 +10,13 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
+from headwater.runs._writer import plain_json
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accept_of,
@@ -32,6 +34,9 @@ from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
+
+# Bytes of a run's first record beside its input.
+INPUT_ENVELOPE = 4096
 
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
@@ -82,10 +87,8 @@ class RunRoute(Responder):
 
     async def _stream(
         self,
-        live: Live,
         call: Call,
         plan: Planned,
-        rechecks: int,
         state: RunState,
         reader: RunReader,
         place: StreamPlace,
@@ -95,8 +98,8 @@ class RunRoute(Responder):
         headers: Headers = (),
     ) -> None:
         """Open a stream. Returns when it has ended, or has taken its connection over."""
-        asked, runs = plan.result, self.declaration.runs
-        admission = Admission(live, call, rechecks, (id(self), state.id), asked, _owner, 403)
+        asked, live, runs = plan.result, call.live, self.declaration.runs
+        admission = Admission(call, (id(self), state.id), asked, attrgetter("owner"), 403)
         call.send.begun = True
         connection = Connection(call.scope, call.receive, call.send.direct, held=True)
         stream = RunStream(connection.sender, live.hub.streams, heartbeat=live.heartbeat)
@@ -113,7 +116,7 @@ class RunRoute(Responder):
             work = stream.follow(reader, state, fold=asked.fold, again=restart)
             pump = live.hub.streams.run(work, f"the stream of run {state.id}")
             stream.on_close(pump.cancel)
-        await connection.hold(stream)
+        await connection.hold(stream, stays=plan.background is not None)
 
     def _count(self, live: Live, stream: RunStream, run_id: str) -> None:
         own = self.declaration
@@ -130,31 +133,25 @@ class RunRoute(Responder):
         stream.on_close(closed)
 
 
-def _owner(asked: Asked) -> str:
-    return asked.owner
-
-
 class StartRoute(RunRoute):
     """``POST {path}``."""
 
     name, method, suffix = "start", "POST", ""
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: Call) -> Planned | None:
         """As ``responders.Responder``."""
-        live = self._settings.live()
-        rechecks = live.rights.rechecks
         body = RunBody(call.receive, self.declaration.max_body)
         key, errors = key_of(call.scope)
         plan = await call.plan(body.receive, errors=errors)
         if plan is None:
-            return
-        if live.draining:
+            return None
+        if call.live.draining:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
         place = None
         if asks_for_event_stream(accept_of(call.scope)):
             # Before the run is created: its client would not know of it.
             try:
-                place = take_place(live, call.scope)
+                place = take_place(call)
             except LimitReachedError as error:
                 raise refused_problem(error, 429) from error
         try:
@@ -166,16 +163,19 @@ class StartRoute(RunRoute):
             raise
         headers = [(b"location", f"{call.scope['path'].rstrip('/')}/{state.id}".encode())]
         if place is not None and reader is not None:
-            await self._stream(live, call, plan, rechecks, state, reader, place, headers=headers)
+            await self._stream(call, plan, state, reader, place, headers=headers)
         else:
-            headers += [*_JSON, *plan.dependency_headers]
-            await send_response(call.send, 202, headers, to_bytes(state.public()))
-        if plan.background is not None:
-            await plan.background()
+            await _send_json(call, plan, 202, state.public(), headers)
+        return plan
 
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
         own, asked = self.declaration, plan.result
         parsed = parsed_json(body)
+        if asked.input is None:
+            try:
+                plain_json(parsed, own.runs.log, "the body", "send less", INPUT_ENVELOPE)
+            except UsageError as error:
+                raise Problem(422, str(error)) from error
         group = self._group_in(parsed)
         query = call.scope.get("query_string", b"")
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
@@ -224,18 +224,15 @@ class StartRoute(RunRoute):
 class _KnownRoute(RunRoute):
     """A route of an existing run."""
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: Call) -> Planned | None:
         """Let the framework run the guards and the endpoint, then answer."""
-        live = self._settings.live()
-        rechecks = live.rights.rechecks
         plan = await call.plan()
         if plan is not None:
-            await self.answer(live, call, plan, rechecks)
-            if plan.background is not None:
-                await plan.background()
+            await self.answer(call, plan)
+        return plan
 
     @abstractmethod
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+    async def answer(self, call: Call, plan: Planned) -> None:
         """Send the answer. Errors before anything was sent are raised."""
 
 
@@ -244,14 +241,12 @@ class StateRoute(_KnownRoute):
 
     name, method = "state", "GET"
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+    async def answer(self, call: Call, plan: Planned) -> None:
         found = await self._find(call, plan.result)
         shown = found.public()
         if plan.result.fold:
             shown["text"] = await self._text(found)
-        head = call.scope["method"] == "HEAD"
-        headers = [*_JSON, *plan.dependency_headers]
-        await send_response(call.send, 200, headers, to_bytes(shown), head=head)
+        await _send_json(call, plan, 200, shown)
 
     async def _text(self, found: RunState) -> str:
         """The output so far. Raises Problem if it is too long for one answer."""
@@ -269,15 +264,13 @@ class CancelRoute(_KnownRoute):
 
     name, method, suffix = "cancel", "POST", "/{run_id}/cancel"
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+    async def answer(self, call: Call, plan: Planned) -> None:
         found = await self._find(call, plan.result)
         was_over = found.ended
         if not was_over:
             await self.declaration.runs.cancel(found.id)
             found = await self.declaration.runs.state(found.id) or found
-        headers = [*_JSON, *plan.dependency_headers]
-        status = 200 if was_over else 202
-        await send_response(call.send, status, headers, to_bytes(found.public()))
+        await _send_json(call, plan, 200 if was_over else 202, found.public())
 
 
 class DeleteRoute(_KnownRoute):
@@ -285,11 +278,11 @@ class DeleteRoute(_KnownRoute):
 
     name, method = "delete", "DELETE"
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+    async def answer(self, call: Call, plan: Planned) -> None:
         found = await self._find(call, plan.result)
         if not await self.declaration.runs.forget(found.id):
             raise Problem(409, "The run has not ended: cancel it first.", run=found.public())
-        await _send_empty(call, plan.dependency_headers)
+        await send_response(call.send, 204, plan.dependency_headers)
 
 
 class StreamRoute(_KnownRoute):
@@ -301,11 +294,11 @@ class StreamRoute(_KnownRoute):
         """As Responder."""
         return accepts_event_stream(accept_of(scope))
 
-    async def answer(self, live: Live, call: Call, plan: Planned, rechecks: int) -> None:
+    async def answer(self, call: Call, plan: Planned) -> None:
         scope = call.scope
         if not self.opens_stream(scope):
             raise not_acceptable(scope["path"])
-        live.refuse_while_draining()
+        call.live.refuse_while_draining()
         try:
             state = await self._find(call, plan.result)
             resume = last_event_id(scope)
@@ -314,16 +307,14 @@ class StreamRoute(_KnownRoute):
             raise StreamRefusedError(error.for_clients, RETRY) from error
         if reader.has_ended:
             # A browser's EventSource reconnects after the end. A 204 stops it.
-            await _send_empty(call, plan.dependency_headers)
+            await send_response(call.send, 204, plan.dependency_headers)
         elif scope["method"] == "HEAD":
             headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
             await send_response(call.send, 200, headers, head=True)
         else:
-            place = take_place(live, scope)
+            place = take_place(call)
             resumed = resume is not None and reset is None
-            await self._stream(
-                live, call, plan, rechecks, state, reader, place, reset=reset, resumed=resumed
-            )
+            await self._stream(call, plan, state, reader, place, reset=reset, resumed=resumed)
 
     async def _reader(
         self, state: RunState, resume: str | None
@@ -338,7 +329,9 @@ class StreamRoute(_KnownRoute):
 ROUTES = (StartRoute, StateRoute, StreamRoute, CancelRoute, DeleteRoute)
 
 
-async def _send_empty(call: Call, headers: Headers) -> None:
-    # RFC 9110, 15.3.5: no body, and no Content-Length.
-    await call.send({"type": "http.response.start", "status": 204, "headers": list(headers)})
-    await call.send({"type": "http.response.body", "body": b""})
+async def _send_json(
+    call: Call, plan: Planned, status: int, value: Any, headers: Headers = ()
+) -> None:
+    head = call.scope["method"] == "HEAD"
+    headers = [*headers, *_JSON, *plan.dependency_headers]
+    await send_response(call.send, status, headers, to_bytes(value), head=head)

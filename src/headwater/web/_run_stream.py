@@ -184,7 +184,8 @@ class Folded:
 
     def _whole(self) -> list[RunEvent]:
         last, self._last = self._last, None
-        if last is None:
+        # Without text there is nothing to send: a client that comes back is given the same again.
+        if last is None or not self.size:
             return []
         data = {"text": self.text}
         self._texts.clear()

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from headwater.errors import DeclarationError
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Recheck, Responder
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._responders import ONLY_PLAN, PLAN, Call, EventResponder, Responder
+from headwater.web._user_functions import as_coroutine
 from headwater.web.asgi import Receive, Scope, Send, Sending
 from headwater.web.problems import (
     decided_by_application,
@@ -53,7 +53,7 @@ class StarletteEndpoint:
             raise DeclarationError(f"guards={guards!r}: write a list of functions of the request")
         self.responder = responder
         self.guards = tuple(guards)
-        self._guards = tuple((each, is_coroutine_function(each)) for each in guards)
+        self._guards = tuple((each, as_coroutine(each)) for each in guards)
         self._call = call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,8 +65,8 @@ class StarletteEndpoint:
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""
-        for each, is_coroutine in self._guards:
-            if isinstance(await called(each, is_coroutine, request), Response):
+        for each, run in self._guards:
+            if isinstance(await run(request), Response):
                 raise DeclarationError(
                     f"guard {getattr(each, '__qualname__', each)!r} returned a response, which "
                     "would not be sent: raise HTTPException or Problem for a caller that may not "
@@ -91,9 +91,7 @@ class _Call(Call):
     def __init__(
         self, endpoint: StarletteEndpoint, scope: Scope, receive: Receive, send: Sending
     ) -> None:
-        super().__init__(
-            scope, receive, send, Recheck(endpoint.run_again, scope, endpoint.responder)
-        )
+        super().__init__(endpoint.responder, scope, receive, send, endpoint.run_again)
         self._endpoint = endpoint
 
     async def plan(

@@ -15,7 +15,7 @@ from headwater.runs import Run, State, SyncRun
 from headwater.web._remembered_request import RECHECK
 from headwater.web._run_routes import Asked
 from headwater.web._run_setup import RunDeclaration, checked_owner
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._user_functions import as_coroutine, is_coroutine_function
 from headwater.web.problems import Problem, validation_error
 
 _STATES: tuple[str, ...] = get_args(State)
@@ -43,10 +43,8 @@ class RunCalls:
             )
         self._declaration = declaration
         self._call = call
-        self._owner = owner
+        self._owner = as_coroutine(owner)
         self._body = body
-        self._owner_is_coroutine = is_coroutine_function(owner)
-        self._is_coroutine = is_coroutine_function(call)
 
     async def listed(self, request: Request) -> Source:
         """The function of the feed of runs."""
@@ -74,10 +72,10 @@ class RunCalls:
         own = self._declaration
         given = await self._input(request)
         if own.start is not None:
-            made = await called(self._call, self._is_coroutine, request)
+            made = await as_coroutine(self._call)(request)
             return Asked(owner, input=given if made is None else made)
         call = self._call
-        if self._is_coroutine:
+        if is_coroutine_function(call):
 
             async def begin(run: Run) -> Any:
                 return await call(run, request)
@@ -105,4 +103,4 @@ class RunCalls:
             raise Problem(422, f"The body is not JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:
-        return checked_owner(await called(self._owner, self._owner_is_coroutine, request))
+        return checked_owner(await self._owner(request))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from starlette.concurrency import run_in_threadpool
@@ -34,26 +34,29 @@ def is_generator_function(call: Callable[..., Any]) -> bool:
     )
 
 
-async def called(call: Callable[..., Any], is_coroutine: bool, /, *args: Any, **values: Any) -> Any:
-    """The result of a function.
+def as_coroutine(call: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A coroutine function that calls it: in the loop, or in a thread if it is none itself.
 
-    Arguments:
-        is_coroutine: the answer of ``is_coroutine_function``, which is asked once for many calls.
-
-    Raises DeclarationError for one that returns a generator, which nobody would run.
+    It raises DeclarationError when a generator is returned, which nobody would run.
     """
-    found = (
-        call(*args, **values) if is_coroutine else await run_in_threadpool(call, *args, **values)
-    )
-    if inspect.isawaitable(found):
-        # A lambda may return one too.
-        found = await found
-    if inspect.isgenerator(found) or inspect.isasyncgen(found):
-        raise DeclarationError(
-            f"{getattr(call, '__qualname__', call)!r} returned a generator that nothing runs: "
-            "declare it as a function with `yield`, or without"
-        )
-    return found
+    is_coroutine = is_coroutine_function(call)
+
+    async def called(*args: Any, **values: Any) -> Any:
+        if is_coroutine:
+            found = call(*args, **values)
+        else:
+            found = await run_in_threadpool(call, *args, **values)
+        if inspect.isawaitable(found):
+            # A lambda may return one too.
+            found = await found
+        if inspect.isgenerator(found) or inspect.isasyncgen(found):
+            raise DeclarationError(
+                f"{getattr(call, '__qualname__', call)!r} returned a generator that nothing runs: "
+                "declare it as a function with `yield`, or without"
+            )
+        return found
+
+    return called
 
 
 def _layers(call: Any) -> Iterator[Any]:

@@ -16,15 +16,11 @@ async def send_response(
     send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
 ) -> None:
     """Send a whole response; its headers alone for ``head``."""
-    length = (b"content-length", b"%d" % len(body))
-    has_length = status != 304 and all(name != b"content-length" for name, _ in headers)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, *([length] if has_length else [])],
-        }
-    )
+    headers = list(headers)
+    # RFC 9110, 8.6: a 204 has none, and that of a 304 would be the page's.
+    if status not in (204, 304) and all(name != b"content-length" for name, _ in headers):
+        headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 

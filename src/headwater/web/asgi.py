@@ -141,7 +141,7 @@ class Connection:
         self.sender = AsgiSender(
             send,
             on_done=self._done,
-            drop=offer.abort if offer is not None else None,
+            connection=offer,
             held=held,
         )
         self._receive = receive

@@ -309,7 +309,7 @@ class LiveRouter(HubFace, EventRouter):
             declaration.claim(call)
             if runs not in self.runs:
                 self.runs.append(runs)
-            own = [endpoints.guard, *guards]
+            own = [endpoints.guard, *guards, *endpoints.path_parameters(self.prefix + path)]
             listed = self.feed(path, name=declaration.kind, dependencies=own, **FEED, **options)
             listed(endpoints.list())
             for route, endpoint, made in endpoints.routes():

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._user_functions import as_coroutine
 from headwater.web._whole_responses import StreamRefusedError, refuse_stream
 from headwater.web.asgi import Receive, Scope, Send, Sending
 
@@ -162,25 +162,24 @@ def refused_problem(refused: StreamRefusedError, status: int) -> Problem:
 
 def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
     """Whether an application has a handler for an error, beside its framework's ``defaults``."""
-    handlers = getattr(app, "exception_handlers", {})
-    if isinstance(error, HTTPException) and error.status_code in handlers:
-        return True
-    return any(
-        kind is not Exception and kind in handlers and handlers[kind] not in defaults
-        for kind in type(error).__mro__
-    )
+    handler = _handler_of(error, app)
+    return handler is not None and handler not in defaults
+
+
+def _handler_of(error: Exception, app: Any) -> Callable[..., Any] | None:
+    """The application's own handler for an error, as Starlette finds it; not that for all."""
+    handlers: Mapping[Any, Callable[..., Any]] = getattr(app, "exception_handlers", {})
+    kinds = (kind for kind in type(error).__mro__ if kind is not Exception)
+    handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
+    return handlers.get(error.status_code, handler) if isinstance(error, HTTPException) else handler
 
 
 async def _of_application(error: Exception, app: Any, request: Request) -> Response | None:
     """What the application's own handler answers; None where it has none."""
-    handlers = getattr(app, "exception_handlers", {})
-    kinds = (kind for kind in type(error).__mro__ if kind is not Exception)
-    handler = next((handlers[kind] for kind in kinds if kind in handlers), None)
-    if isinstance(error, HTTPException):
-        handler = handlers.get(error.status_code, handler)
+    handler = _handler_of(error, app)
     if handler is None:
         return None
-    answer = await called(handler, is_coroutine_function(handler), request, error)
+    answer = await as_coroutine(handler)(request, error)
     return answer if isinstance(answer, Response) else None
 
 

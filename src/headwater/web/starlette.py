@@ -33,7 +33,7 @@ from headwater.web._run_setup import OnDisconnect, RunDeclaration, lifespan_of_r
 from headwater.web._starlette_endpoint import Guard, StarletteEndpoint
 from headwater.web._stream_info import StreamInfo, TailInfo
 from headwater.web._stream_limits import StreamLimits
-from headwater.web._user_functions import called, is_coroutine_function
+from headwater.web._user_functions import as_coroutine, is_coroutine_function
 from headwater.web.asgi import SSE
 from headwater.web.problems import Problem
 
@@ -152,10 +152,10 @@ class LiveRoutes(HubFace):
         )
 
         def declare(call: FeedFunction) -> FeedFunction:
-            is_coroutine = is_coroutine_function(call)
+            run = as_coroutine(call)
 
             async def source(request: Request) -> Source:
-                return declaration.accept(await called(call, is_coroutine, request))
+                return declaration.accept(await run(request))
 
             for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
                 responder = half(declaration, self._settings)

@@ -71,9 +71,9 @@ async def test_an_unknown_address_costs_as_much_work(world: World, ann, monkeypa
     checked: list[str | None] = []
     verify = world.backend.passwords.verify
 
-    async def spy(stored, password):
+    async def spy(stored, password, **options):
         checked.append(stored)
-        return await verify(stored, password)
+        return await verify(stored, password, **options)
 
     monkeypatch.setattr(world.backend.passwords, "verify", spy)
     await sign_in(world.anyone, "nobody@example.com")
@@ -89,8 +89,8 @@ async def test_who_is_disabled_while_signing_in_gets_no_session(
     """The session would not end with the others, and work again with the account."""
     verify = world.backend.passwords.verify
 
-    async def verify_meanwhile(stored, password):
-        right = await verify(stored, password)
+    async def verify_meanwhile(stored, password, **options):
+        right = await verify(stored, password, **options)
         if how == "disabled":
             await world.backend.users.change(ann.id, None, True)
         else:

@@ -40,24 +40,43 @@ async def test_a_hash_with_other_costs_is_outdated(passwords: Passwords):
     dearer.close()
 
 
-async def test_the_loop_goes_on_and_few_run_at_once(passwords: Passwords, monkeypatch):
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch):
+    """Passwords are verified when it is set; ``most`` is how many were at once."""
+
+    class Slow(threading.Event):
+        running = most = 0
+
+        def verify(self, _stored: str, _password: str) -> bool:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.wait(10)
+            self.running -= 1
+            return True
+
+    made = Slow()
+    monkeypatch.setattr(PasswordHasher, "verify", lambda _, *pair: made.verify(*pair))
+    return made
+
+
+async def test_the_loop_goes_on_and_few_run_at_once(passwords: Passwords, slow):
     """Each takes 19 MiB and 20 ms: a thousand sign-ins must not be a thousand times that."""
-    running, most, release = 0, 0, threading.Event()
-
-    def slow(_hasher, _stored, _password):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        release.wait(10)
-        running -= 1
-        return True
-
-    monkeypatch.setattr(PasswordHasher, "verify", slow)
     asked = [asyncio.create_task(passwords.verify("x", "y")) for _ in range(64)]
     await asyncio.sleep(0)
     with pytest.raises(Problem) as refused:
         await passwords.verify("x", "y")
     assert refused.value.status_code == 503
-    release.set()
+    slow.set()
     assert all(await asyncio.gather(*asked))
-    assert most <= 2
+    assert slow.most <= 2
+
+
+async def test_strangers_keep_nobody_out_who_signed_in_there_before(passwords: Passwords, slow):
+    asked = [asyncio.create_task(passwords.verify("x", "y", stranger=True)) for _ in range(32)]
+    await asyncio.sleep(0)
+    with pytest.raises(Problem) as refused:
+        await passwords.verify("x", "y", stranger=True)
+    assert refused.value.status_code == 503
+    asked.append(asyncio.create_task(passwords.verify("x", "y")))
+    slow.set()
+    assert all(await asyncio.gather(*asked))

@@ -9,8 +9,12 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from headwater.backend.auth.passwords import Passwords
+from headwater.backend.auth.places import Places
 from headwater.backend.auth.tries import Bucket, Tries
 from headwater.backend.models import SignInBucket, SignInPlace
+from headwater.errors import SourceUnavailableError
+from headwater.web.problems import Problem
 from support.backend import PASSWORD, World, cheap, running
 
 TRIES = 10  # of one account, in a minute
@@ -87,6 +91,29 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(world: World):
     assert here.wait(bucket) == 0
     assert [await each.take([bucket]) for each in (here, elsewhere, here)] == [0, 0, 0]
     assert await elsewhere.take([bucket]) == pytest.approx(20, abs=0.1)
+
+
+async def no_room(*_, **__):
+    raise Problem(503, "Too many are signing in just now; try again.")
+
+
+async def away(*_, **__):
+    raise SourceUnavailableError("The database", "away")
+
+
+@pytest.mark.parametrize(("where", "fails"), [(Passwords, no_room), (Places, away)])
+async def test_a_sign_in_without_a_verdict_costs_no_try(
+    world: World, ann, from_, monkeypatch: pytest.MonkeyPatch, where, fails
+):
+    """Nobody is locked out for trying again until there is an answer."""
+    client = await from_("198.51.100.6")
+    with monkeypatch.context() as patched:
+        patched.setattr(where, "verify" if where is Passwords else "remember", fails)
+        for _ in range(2 * TRIES):
+            assert (await tried(client, password=PASSWORD)).status_code == 503
+    # No try more than there were: wrong ones still count.
+    statuses = [(await tried(client)).status_code for _ in range(TRIES + 1)]
+    assert statuses == [401] * TRIES + [429]
 
 
 async def test_processes_share_the_tries(world: World, ann, settings, from_):

@@ -71,6 +71,18 @@ async def test_numbers_that_json_does_not_have(ann: Person, number: str):
     assert set(errors_of(answer)) == {"entries.0.fields"}
 
 
+async def test_fields_are_only_as_deep_as_can_be_shown(ann: Person):
+    """An entry that is stored and cannot be shown would stop its owner's feed."""
+    for depth in (99, 100, 300, 900):
+        fields = f'{{"x": {"[" * depth}{"]" * depth}}}'
+        body = f'{{"entries": [{{"message": "m", "fields": {fields}}}]}}'
+        headers = {"Content-Type": "application/json"}
+        answer = await ann.client.post("/api/logs", content=body, headers=headers)
+        assert answer.status_code == (201 if depth < 100 else 422), depth
+    assert "at most 100 levels" in errors_of(answer)["entries.0.fields"]["detail"]
+    assert len((await ann.client.get("/api/logs")).json()["logs"]) == 1
+
+
 @pytest.mark.parametrize("where", ["message", "fields", "name"])
 async def test_a_lone_surrogate_is_refused(ann: Person, where: str):
     value = {"message": '"\\ud800"', "fields": '{"x": "\\ud800"}', "name": '{"\\ud800": 1}'}[where]

@@ -73,6 +73,8 @@ class Tag(Base):
 Manager, Last = aliased(User), aliased(Invoice)
 PAID = func.sum(case((Invoice.status == Status.PAID, Invoice.amount), else_=0)).label("paid")
 
+TAGGED = sa.join(Invoice, Tag, Tag.invoice_id == Invoice.id)
+
 # By name: the query, its key, and a filter of each client.
 EXACT = {
     "self join": (
@@ -160,6 +162,29 @@ EXACT = {
         .group_by(User.org_id, Invoice.status),
         ["org_id", "status"],
         "org_id",
+    ),
+    "an outer join of a join": (
+        select(User.id, func.count(Tag.name).label("n"))
+        .select_from(sa.outerjoin(User, TAGGED, Invoice.user_id == User.id))
+        .group_by(User.id),
+        ["id"],
+        None,
+    ),
+    "IN of two columns": (
+        select(Invoice.id, Invoice.status).where(
+            sa.tuple_(Invoice.user_id, Invoice.status).in_(
+                select(Last.user_id, Last.status).where(Last.amount > 100)
+            )
+        ),
+        ["id"],
+        None,
+    ),
+    "groups in IN": (
+        select(User.id).where(
+            User.id.in_(select(Invoice.user_id).group_by(Invoice.user_id).having(func.count() > 1))
+        ),
+        ["id"],
+        None,
     ),
     "the first two of each": (
         select(Invoice.id, Invoice.at, User.email, User.org_id)

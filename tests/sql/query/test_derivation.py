@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey, func, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
 from headwater.errors import DeclarationError
@@ -247,7 +249,9 @@ def test_tables_without_a_condition_may_be_named():
     query = select(Order.id, select(func.max(Setting.value)).scalar_subquery().label("most"))
     with pytest.raises(DeclarationError, match=r"affects=\[settings\]"):
         derive(query)
-    assert ways(derive(query, affects=[Setting]))["settings"] == ["orders", "settings"]
+    found = derive(query, affects=[Setting])
+    assert ways(found)["settings"] == ["orders", "settings"]
+    assert links(found)["settings"] == ("name",)
 
 
 # Refused
@@ -308,6 +312,28 @@ REFUSED = {
     ),
     "same name twice": (select(Order.id, Customer.id).join(Customer), "called 'id'"),
     "cross join": (select(Order.id, Setting.name).select_from(Order, Setting), "not unique"),
+    "in the first ones": (
+        select(Order.id).where(
+            Order.id.in_(select(Line.order_id).order_by(Line.total.desc()).limit(2))
+        ),
+        r"no condition leads from 'lines'.*affects=\[lines\]",
+    ),
+    "in one of each group": (
+        select(Order.id).where(Order.id.in_(select(Line.order_id).group_by(Line.total))),
+        "no condition leads from 'lines'",
+    ),
+    "a parameter without a value": (
+        select(Order.id).where(Order.placed > sa.bindparam("since")),
+        "parameter 'since' has no value.*where=",
+    ),
+    "a parameter that is asked for each time": (
+        select(Order.id).where(Order.placed > sa.bindparam("since", callable_=lambda: 3)),
+        "parameter 'since' has a callable",
+    ),
+    "a parameter of our own": (
+        select(Order.id).where(Order.placed > sa.bindparam("count", 3)),
+        "parameter 'count'.*another name",
+    ),
     "not in with nulls": (
         select(Order.id).where(Order.id.not_in(select(Line.product_id))),
         "may be NULL",
@@ -369,6 +395,23 @@ def test_arguments_are_checked():
         derive(select(Order.id), affects=[Setting])
 
 
+@pytest.mark.parametrize("collation", ["NOCASE", "C", None])
+def test_groups_of_texts_that_are_equal_have_no_key(collation):
+    table = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(9, collation), nullable=False),
+    )
+    chosen = sa.select(table.c.name)
+    for query in (chosen.distinct(), chosen.group_by(table.c.name)):
+        if collation == "NOCASE":
+            with pytest.raises(DeclarationError, match="key= names 'name'.*a group shows any one"):
+                derive(query, ["name"])
+        else:
+            assert derive(query, ["name"])
+
+
 @pytest.mark.parametrize("kind", [sa.String(9, collation="NOCASE"), sa.CHAR(9)])
 def test_first_rows_for_each_of_texts_that_are_equal_are_refused(kind):
     table = sa.Table(
@@ -381,3 +424,35 @@ def test_first_rows_for_each_of_texts_that_are_equal_are_refused(kind):
     query = sa.select(table.c.id, table.c.name).order_by(table.c.id).limit(3)
     with pytest.raises(DeclarationError, match="where= names 'name'.*different texts are equal"):
         LiveQuery(sqlite_engine("sqlite:///unused.db"), query, key=["id"], where=["name"])
+
+
+class XML(sa.types.UserDefinedType):
+    cache_ok = True
+
+    def get_col_spec(self, **_):
+        return "xml"
+
+
+@pytest.mark.parametrize(
+    "kind", [sa.JSON(), XML(), JSONB(), sa.JSON().with_variant(JSONB(), "postgresql")]
+)
+def test_types_without_an_equality_are_refused_on_postgresql_alone(tmp_path, kind):
+    table = sa.Table(
+        "things",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("part", kind),
+    )
+    track_table(table, keyed=True)
+    chosen = sa.select(table.c.id, table.c.part)
+    LiveQuery(
+        sqlite_engine(f"sqlite:///{tmp_path / 'data.db'}"), chosen, key=["id"], where=["part"]
+    )
+    postgresql = create_async_engine("postgresql+psycopg://127.0.0.1/unused")
+    LiveQuery(postgresql, chosen, key=["id"])
+    for query, where in ((chosen, ["part"]), (chosen.distinct(), [])):
+        if isinstance(kind.dialect_impl(postgresql.dialect), JSONB):
+            LiveQuery(postgresql, query, key=["id"], where=where)
+            continue
+        with pytest.raises(DeclarationError, match="'part' is of type (JSON|xml).* no equality"):
+            LiveQuery(postgresql, query, key=["id"], where=where)

@@ -177,7 +177,7 @@ class World:
     def conditions(self, derivation: Derivation) -> list[Any]:
         """One or two random conditions over the columns that a query is filtered by."""
         selected = derivation.select.selected_columns
-        columns = [selected[derivation.names[name]].element for name in derivation.filters]
+        columns = [selected[name].element for name in derivation.filters]
         return [self.condition(columns, 2) for _ in range(self.random.choice([1, 1, 2]))]
 
     def condition(self, columns: list[Any], depth: int) -> Any:

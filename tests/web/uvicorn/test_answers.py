@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from support.http import request
+from support.trickle import trickling
 from support.until import until
 from support.uvicorn_rig import App, rigged
 
@@ -115,6 +116,16 @@ async def test_a_client_that_takes_a_little_now_and_then_is_not_dropped():
             await asyncio.sleep(0.1)  # the pace of a slow reader
         while taken < len(app.page):
             taken += len(await client.reader.read(2 * MEGABYTE))
+        assert rig.refused("unread") == 0
+
+
+async def test_a_client_on_a_slow_line_is_not_dropped():
+    """It takes less in that time than the kernel's buffer, by which a transport sees it read."""
+    app = App()
+    app.page = b"x" * MEGABYTE
+    async with rigged(app, limits={"unread_seconds": 0.5}) as rig:
+        async with trickling(rig.port, b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n") as taken:
+            await until(lambda: taken() > 40_000)
         assert rig.refused("unread") == 0
 
 

@@ -309,6 +309,28 @@ async def test_an_unknown_upgrade_is_ignored():
         assert (await client.answer())[2] == b"/y"
 
 
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+async def test_the_body_beside_an_upgrade_is_no_request(step: int, upgrade: str):
+    """Java's HttpClient offers h2c with each POST. And a proxy that passes the header on has sent
+    one request: a second answer would reach another client."""
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    start = f"POST /read HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n"
+    for framed in (
+        b"Content-Length: %d\r\n\r\n%b" % (len(smuggled), smuggled),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(smuggled), smuggled),
+    ):
+        async with rigged(ws=Socket) as rig, rig.client() as client:
+            data = start.encode() + framed + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+            for at in range(0, len(data), step):
+                client.send(data[at : at + step])
+                await asyncio.sleep(0)
+            assert (await client.answer())[0] == 200
+            assert (await client.answer())[2] == b"/next"
+            assert rig.app.bodies == [smuggled]
+            assert rig.app.began == ["/read", "/next"]
+
+
 REQUESTS = st.lists(
     st.tuples(
         st.sampled_from(["get", "length", "chunks"]),

@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 # Each takes about 20 ms, so the last of these waits about a second.
 _MAX_WAITING = 64
+# Sign-ins from places that their user never signed in from have half of it, so that strangers keep
+# nobody out.
+_MAX_STRANGERS = 32
 
 
 class Passwords:
@@ -38,9 +41,13 @@ class Passwords:
         """The hash to store, with its salt and costs."""
         return await self._run(self._hasher.hash, password)
 
-    async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether the password is right; False, after the same work, with nothing stored."""
-        return await self._run(self._verify, stored, password)
+    async def verify(self, stored: str | None, password: str, *, stranger: bool = False) -> bool:
+        """Whether the password is right; False, after the same work, with nothing stored.
+
+        ``stranger``: it comes from where the user never signed in before.
+        """
+        most = _MAX_STRANGERS if stranger else _MAX_WAITING
+        return await self._run(self._verify, stored, password, most=most)
 
     def outdated(self, stored: str) -> bool:
         """Whether the hash was made with other costs than today's."""
@@ -56,8 +63,8 @@ class Passwords:
             return False
         return right and stored is not None
 
-    async def _run(self, call: Callable[..., T], *arguments: object) -> T:
-        if self._waiting >= _MAX_WAITING:
+    async def _run(self, call: Callable[..., T], *arguments: object, most: int = _MAX_WAITING) -> T:
+        if self._waiting >= most:
             raise Problem(
                 503, "Too many are signing in just now; try again.", headers={"Retry-After": "2"}
             )

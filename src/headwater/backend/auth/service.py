@@ -21,6 +21,7 @@ from headwater.backend.schemas import normal_email
 from headwater.backend.settings import Settings
 from headwater.backend.times import utc_now
 from headwater.web._addresses import network_of
+from headwater.web.problems import Problem
 
 logger = logging.getLogger("headwater.backend")
 
@@ -71,7 +72,7 @@ class SignIns:
         A device or a network from which the user signed in before has tries of its own. All others
         share some, and there a right password waits like a wrong one. Raises 401, the same and
         after the same work whether the address is unknown, the password wrong or the user
-        disabled; 429 after too many wrong pairs.
+        disabled; 429 after too many wrong pairs. Any other error costs no try.
 
         Arguments:
             address: the client's.
@@ -82,10 +83,23 @@ class SignIns:
         buckets = self._buckets(email, place, known)
         # Taken before the password is verified, so that many at once cannot outrun the limit.
         self._refuse(await self._tries.take(buckets))
+        try:
+            return await self._judged(email, password, place, known, buckets)
+        except Exception as error:
+            if not (isinstance(error, Problem) and error.status_code == 401):
+                # Nobody learned whether the password was right.
+                self._tries.owe(buckets)
+            raise
+
+    async def _judged(
+        self, email: str, password: str, place: Place, known: Known, buckets: list[Bucket]
+    ) -> SignedIn:
+        """A session for the right pair. Raises 401."""
         async with self._database.read() as session:
             found = await session.scalar(select(User).where(User.email == email))
         stored = found.password_hash if found is not None else None
-        right = await self._passwords.verify(stored, password)
+        stranger = not known.device and not known.network
+        right = await self._passwords.verify(stored, password, stranger=stranger)
         if found is None or not right or found.disabled:
             raise self._failed()
         token = new_token()

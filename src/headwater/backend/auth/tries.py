@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,8 @@ class Tries:
         self._database = database
         self._clock = clock
         self._empty: OrderedDict[str, float] = OrderedDict()
+        # Tries to give back, of sign-ins that failed without a verdict.
+        self._owed: Counter[Bucket] = Counter()
 
     def wait(self, bucket: Bucket) -> float:
         """Seconds to wait for a bucket that this process knows to be empty; else 0."""
@@ -72,22 +74,40 @@ class Tries:
         if known:
             return known
         # In one order, so that two processes do not wait for each other.
-        for_all = sorted(buckets, key=lambda bucket: bucket.key)
-        async with self._database.write() as session:
-            for bucket in for_all:
-                wait = await self._take(session, bucket)
-                if wait:
-                    await session.rollback()
-                    return wait
+        in_order = sorted(buckets, key=lambda bucket: bucket.key)
+        owed = {bucket: self._owed.pop(bucket, 0) for bucket in in_order}
+        try:
+            async with self._database.write() as session:
+                for bucket in in_order:
+                    await self._give_back(session, bucket, owed[bucket])
+                    wait = await self._take(session, bucket)
+                    if wait:
+                        await session.rollback()
+                        self._owed.update(owed)
+                        return wait
+        except BaseException:
+            self._owed.update(owed)
+            raise
         return 0.0
 
     async def give_back(self, session: AsyncSession, buckets: Sequence[Bucket]) -> None:
         """Give tries back in the caller's transaction, after a right password."""
         for bucket in sorted(buckets, key=lambda bucket: bucket.key):
+            await self._give_back(session, bucket, 1)
+
+    def owe(self, buckets: Sequence[Bucket]) -> None:
+        """Give tries back with the next ``take``: the database may be away now."""
+        for bucket in buckets:
+            self._empty.pop(bucket.key, None)
+        if len(self._owed) < _MAX_KNOWN:
+            self._owed.update(buckets)
+
+    async def _give_back(self, session: AsyncSession, bucket: Bucket, many: int) -> None:
+        if many:
             await session.execute(
                 update(SignInBucket)
                 .where(SignInBucket.key == bucket.key)
-                .values(full_at=SignInBucket.full_at - bucket.each)
+                .values(full_at=SignInBucket.full_at - many * bucket.each)
             )
 
     async def remove_full(self, session: AsyncSession) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.database import Database
@@ -22,8 +22,9 @@ from headwater.backend.times import utc_now
 from headwater.web.problems import Problem
 
 KEPT = timedelta(days=1)
-# A row has some 300 bytes, so this is well under a gigabyte. Beyond it the oldest go first.
-MAX_KEPT = 1_000_000
+# Of one caller, who may send one each second all day. A row has some 300 bytes, so these are 30 MB.
+# Beyond it the caller's oldest go first: nobody loses a key for what another sends.
+MAX_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,20 @@ class RequestKey:
 
     Attributes:
         id: the hash of the caller, the route and the key: others may choose the same key.
+        caller: such as ``user:5``.
         body: the hash of the request's body.
         since: when the key was first used; None before ``Repeats.answered``.
     """
 
     id: str
+    caller: str
     body: str
     since: datetime | None = None
 
     @classmethod
-    def of(cls, body: bytes, *names: str) -> RequestKey:
-        """The key of a request with this body; ``names`` identify the caller, route and key."""
-        return cls(_hash("\0".join(names).encode()), _hash(body))
+    def of(cls, body: bytes, caller: str, *names: str) -> RequestKey:
+        """The key of a request with this body; ``names`` identify the route and the key."""
+        return cls(_hash("\0".join((caller, *names)).encode()), caller, _hash(body))
 
     @property
     def append_key(self) -> str:
@@ -69,7 +72,7 @@ class Repeats:
         insert = self._database.insert(IdempotentRequest)
         now = utc_now()
         claimed = await session.scalar(
-            insert.values(id=key.id, body_hash=key.body, created_at=now)
+            insert.values(id=key.id, caller=key.caller, body_hash=key.body, created_at=now)
             .on_conflict_do_nothing()
             .returning(IdempotentRequest.id)
         )
@@ -102,13 +105,22 @@ class Repeats:
         )
 
     async def remove_old(self, *, most: int = MAX_KEPT) -> None:
-        """Delete keys that are older than a day, and the oldest if there are more than ``most``."""
-        at, database = IdempotentRequest.created_at, self._database
+        """Delete keys that are older than a day, and a caller's oldest beyond ``most``."""
+        at, caller, database = (
+            IdempotentRequest.created_at,
+            IdempotentRequest.caller,
+            self._database,
+        )
         await database.delete_in_steps(IdempotentRequest, at < utc_now() - KEPT)
+        too_many = select(caller).group_by(caller).having(func.count(caller) > most)
         async with database.read() as session:
-            bound = await session.scalar(select(at).order_by(at.desc()).offset(most).limit(1))
-        if bound is not None:
-            await database.delete_in_steps(IdempotentRequest, at <= bound)
+            callers = (await session.scalars(too_many)).all()
+        for each in callers:
+            newest_first = select(at).where(caller == each).order_by(at.desc())
+            async with database.read() as session:
+                bound = await session.scalar(newest_first.offset(most).limit(1))
+            if bound is not None:
+                await database.delete_in_steps(IdempotentRequest, (caller == each) & (at <= bound))
 
 
 def _hash(data: bytes) -> str:

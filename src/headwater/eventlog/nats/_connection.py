@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog._home import Home
 
 NAME = "event log (nats)"
 
@@ -201,12 +202,14 @@ class Link:
         self._options = options
         self._life: Life | None = None
         self._opening = asyncio.Lock()
+        self._home = Home(NAME)
         self.closed = False
 
     async def life(self) -> Life:
         """The open connection. Raises SourceUnavailableError."""
         if self.closed:
             raise UsageError(f"{NAME} is closed")
+        self._settle()
         life = self._life
         if life is not None and not life.client.is_closed:
             return life
@@ -237,8 +240,14 @@ class Link:
         """Disconnect. Idempotent."""
         self.closed = True
         async with self._opening:
+            self._settle()
             if self._life is not None:
                 await self._life.close()
+
+    def _settle(self) -> None:
+        """Drop the connection of an event loop that has ended. It can no longer be closed."""
+        if self._home.moved():
+            self._life = None
 
     async def _open(self) -> Life:
         life = Life()
@@ -250,6 +259,10 @@ class Link:
                 await life.open(self._servers, self._options)
         except BaseException as error:
             await life.close()
+            if isinstance(error, ImportError):
+                raise UsageError(
+                    f"{NAME}: credentials need a package more: pip install {error.name}"
+                ) from error
             if isinstance(error, nats.errors.NoServersError):
                 raise unavailable(life.client.last_error or error) from error
             if isinstance(error, _FAULTS):

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from headwater.errors import UsageError
+from headwater.eventlog._addresses import Address
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import Push, States, Subscriptions
@@ -263,17 +264,16 @@ def open_nats(url: str) -> NatsLog:
 
     Options: ``stream``, ``replicas``, ``keys_kept`` in seconds, ``credentials``: a file.
     """
-    scheme, place, path, query, _ = urlsplit(url)
-    given = dict(parse_qsl(query, keep_blank_values=True))
+    address = Address.parse(url, "nats")
+    replicas = address.number("replicas", 1)
+    kept = address.number("keys_kept", 3600)
+    place, given = address.place, address.options
     stream, credentials = given.pop("stream", "headwater"), given.pop("credentials", None)
-    replicas, kept = given.pop("replicas", "1"), given.pop("keys_kept", "3600")
-    if given or path not in {"", "/"} or not place:
+    if given or address.path not in {"", "/"} or credentials == "":
         raise UsageError(
             "event log nats://: give an address such as nats://host:4222, and as options only "
             "stream, replicas, keys_kept and credentials"
         )
-    if not replicas.isdigit() or not kept.isdigit():
-        raise UsageError("event log nats://: replicas and keys_kept are numbers")
     users = {host.rpartition("@")[0] for host in place.split(",") if "@" in host}
     if len(users) > 1:
         raise UsageError("event log nats://: give one user and password for all hosts")
@@ -284,11 +284,23 @@ def open_nats(url: str) -> NatsLog:
         options = dict(zip(names, (unquote(user), unquote(password)), strict=False))
     if credentials is not None:
         options["user_credentials"] = credentials
-    servers = [f"{scheme.lower()}://{host.rpartition('@')[2]}" for host in place.split(",")]
+    hosts = [host.rpartition("@")[2] for host in place.split(",")]
+    if not all(map(_is_host, hosts)):
+        raise UsageError(
+            "event log nats://: give hosts with or without ports, as in nats://host:4222,other"
+        )
     return NatsLog(
-        servers,
+        [f"{address.scheme}://{host}" for host in hosts],
         stream=stream,
-        replicas=int(replicas),
-        keys_kept=timedelta(seconds=int(kept)),
+        replicas=replicas,
+        keys_kept=timedelta(seconds=kept),
         options=options,
     )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

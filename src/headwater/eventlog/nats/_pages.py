@@ -15,7 +15,7 @@ from datetime import datetime
 
 from nats.aio.msg import Msg
 
-from headwater.eventlog._record import DAWN, WHOLE, Retention
+from headwater.eventlog._record import WHOLE, Retention
 from headwater.eventlog.nats._stream import KEY, ApiError, Stream, sequence_of
 
 # The search ends at up to so many records too many: to read these costs less than to go on.
@@ -223,10 +223,7 @@ class Trimmer:
         if keep.before is not None:
             cut = max(cut, min(keep.before[0], below))
         if keep.max_age is not None:
-            try:
-                oldest = max(await self._stream.server_time() - keep.max_age, DAWN)
-            except OverflowError:
-                oldest = DAWN
+            oldest = keep.oldest(await self._stream.server_time())
             first = await self._pages.since(subject, oldest)
             cut = max(cut, below if first is None else min(first, below))
         if keep.max_bytes is not None:

@@ -31,6 +31,7 @@ from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._pushes import States
 from headwater.eventlog._record import Bounds, Offset, Record, event_in, moment
 from headwater.eventlog.nats._connection import NAME, Life, Link
+from headwater.eventlog.nats._settings import ElsewhereError, check, nanoseconds, new_settings
 
 AT, KEY = "Headwater-At", "Headwater-Key"
 
@@ -54,10 +55,6 @@ class ApiError(SourceUnavailableError):
         self.code = code
 
 
-class _ElsewhereError(UsageError):
-    """The stream stores events where no reader looks for them."""
-
-
 class Stream:
     """The stream of one log. Raises SourceUnavailableError.
 
@@ -67,7 +64,7 @@ class Stream:
     """
 
     def __init__(self, link: Link, name: str, replicas: int, keys_kept: timedelta) -> None:
-        self.link = link
+        self._link = link
         self.name = name
         self.replicas = replicas
         self.keys_kept = keys_kept
@@ -89,7 +86,7 @@ class Stream:
         payload = b"" if body is None else json.dumps(body).encode()
         subject = f"$JS.API.STREAM.{verb}.{self.name}"
         try:
-            (answer,) = await self.link.run(lambda life: life.ask(subject, payload))
+            (answer,) = await self._link.run(lambda life: life.ask(subject, payload))
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "JetStream is not enabled, or away") from error
         return answer_of(answer)
@@ -109,7 +106,7 @@ class Stream:
         if sequence:
             sent["Nats-Rollup"] = "sub"
         try:
-            (answer,) = await self.link.run(lambda life: life.ask(subject, payload, sent))
+            (answer,) = await self._link.run(lambda life: life.ask(subject, payload, sent))
             answer_of(answer)
         except nats.errors.NoRespondersError as error:
             raise SourceUnavailableError(NAME, "its stream has no leader yet") from error
@@ -124,7 +121,7 @@ class Stream:
         for _ in range(2):
             await self.ready()
             try:
-                return await self.link.run(work, again=again)
+                return await self._link.run(work, again=again)
             except nats.errors.NoRespondersError as error:
                 self.forget()
                 away = error
@@ -210,7 +207,7 @@ class Stream:
             info = await self._create()
         config = info["config"]
         self.replicas = int(config["num_replicas"])
-        self._check(config)
+        check(self.name, config)
         await self._keep(config)
         await self.replace(f"{self.name}.epoch", _new_epoch())
 
@@ -228,38 +225,12 @@ class Stream:
 
     async def _create(self) -> dict[str, Any]:
         try:
-            return await self.call(
-                "CREATE",
-                {
-                    "name": self.name,
-                    "subjects": self._subjects(),
-                    "retention": "limits",
-                    "storage": "file",
-                    "num_replicas": self.replicas,
-                    # A stream with a limited size refuses events when it is full, and loses none.
-                    "discard": "new",
-                    "deny_delete": True,
-                    "duplicate_window": nanoseconds(self.keys_kept),
-                    "allow_direct": True,
-                    "allow_atomic": True,
-                    "allow_msg_ttl": True,
-                    "allow_rollup_hdrs": True,
-                    "republish": self._republish(),
-                    # A log that is created again begins above all sequences of the earlier one,
-                    # unless that stored more than a million events per second.
-                    "first_seq": int(time.time()) * 1_000_000,
-                },
-            )
+            wanted = new_settings(self.name, self.replicas, self.keys_kept)
+            return await self.call("CREATE", wanted)
         except ApiError as error:
             if error.code != NAME_TAKEN:  # another process was first
                 raise
             return await self.call("INFO")
-
-    def _subjects(self) -> list[str]:
-        return [f"{self.name}.{kind}" for kind in ("t.*", "s.*", "k.*", "epoch")]
-
-    def _republish(self) -> dict[str, str]:
-        return {"src": f"{self.name}.t.*", "dest": f"{self.name}.n.{{{{wildcard(1)}}}}"}
 
     def key_name(self, topic: str, key: str) -> str:
         """A topic's key as a hash, so that it is short."""
@@ -286,56 +257,17 @@ class Stream:
         """
         try:
             config = (await self.call("INFO"))["config"]
-            self._check(config)
+            check(self.name, config)
             await self._keep(config)
             self._warned = ""
         except UsageError as error:
-            if isinstance(error, _ElsewhereError):
+            if isinstance(error, ElsewhereError):
                 stored = await self.last(f"{self.name}.epoch")
                 self._doubtful = None if stored is None else stored.data.decode()
                 self.forget()
             if str(error) != self._warned:
                 self._warned = str(error)
                 _log.error("%s", error)
-
-    def _check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a stream whose settings, made or changed by hand, would lose events."""
-        if config.get("mirror") or config.get("sources"):
-            raise UsageError(
-                f"{NAME}: the stream {self.name} is a mirror or has sources, so only the server "
-                "writes to it; give the name of the stream that it copies"
-            )
-        if config.get("subject_transform"):
-            raise _ElsewhereError(
-                f"{NAME}: the stream {self.name} has a subject_transform, so it stores events at "
-                "other subjects than the log reads; remove it"
-            )
-        taken = set(config.get("subjects") or ())
-        if not taken & {">", f"{self.name}.>"} and not taken.issuperset(self._subjects()):
-            raise UsageError(
-                f"{NAME}: give the stream {self.name} the subjects {', '.join(self._subjects())}"
-            )
-        if config["retention"] != "limits":
-            raise UsageError(
-                f"{NAME}: the stream {self.name} has retention {config['retention']}, with which "
-                "the server removes events; set it to limits"
-            )
-        for setting in ("allow_direct", "allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs"):
-            if not config.get(setting):
-                raise UsageError(f"{NAME}: set {setting} on the stream {self.name}")
-        republish = config.get("republish") or {}
-        if {**republish, **self._republish()} != republish or republish.get("headers_only"):
-            raise UsageError(
-                f"{NAME}: let the stream {self.name} republish {self.name}.t.* to "
-                f"{self.name}.n.{{{{wildcard(1)}}}}; without it followers get events seconds late"
-            )
-        bounded = any(config.get(limit, -1) > 0 for limit in ("max_msgs", "max_bytes"))
-        per_topic = config.get("max_msgs_per_subject", -1) > 0
-        if config.get("max_age", 0) or per_topic or (bounded and config["discard"] != "new"):
-            raise UsageError(
-                f"{NAME}: the stream {self.name} removes events by itself, and followers would not "
-                "notice; remove max_age and max_msgs_per_subject, and set discard to new"
-            )
 
 
 def answer_of(answer: Msg) -> dict[str, Any]:
@@ -375,11 +307,6 @@ def mark_of(message: Msg) -> str:
 def mark(at: str, data: bytes) -> str:
     """The mark of an event with this moment and JSON."""
     return f"{at}x{crc32(data):x}"
-
-
-def nanoseconds(length: timedelta) -> int:
-    """The unit of JetStream's settings."""
-    return length // timedelta(microseconds=1) * 1000
 
 
 def _new_epoch() -> bytes:

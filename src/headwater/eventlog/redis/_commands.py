@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headwater.errors import SourceUnavailableError, UsageError
 from headwater.eventlog._batcher import Asked, Batcher
+from headwater.eventlog._home import Home
 
 NAME = "event log (redis)"
 
@@ -107,6 +108,7 @@ class Commands:
             NAME, self._send_all, lambda packed: (1, len(packed)), MOST
         )
         self._connection: AbstractConnection | None = None
+        self._home = Home(NAME)
         self._used = 0.0
         self._known_version = False
         self._sent = False
@@ -139,6 +141,7 @@ class Commands:
     async def close(self) -> None:
         """Wait for what was asked for, then disconnect."""
         await self._batcher.close()
+        self._settle()
         await self._disconnect()
 
     async def _send_all(self, group: Sequence[Asked[bytes, Any]]) -> None:
@@ -172,6 +175,7 @@ class Commands:
             await self._disconnect()
 
     async def _connected(self) -> AbstractConnection:
+        self._settle()
         connection = self._connection
         if connection is not None and asyncio.get_running_loop().time() - self._used > QUIET:
             # To notice a restart of the server before an append is sent.
@@ -186,6 +190,11 @@ class Commands:
             await connect(connection)
             await self._check_version(connection)
         return connection
+
+    def _settle(self) -> None:
+        """Drop the connection of an event loop that has ended. It can no longer be closed."""
+        if self._home.moved():
+            self._connection = None
 
     async def _check_version(self, connection: AbstractConnection) -> None:
         if self._known_version:

@@ -8,11 +8,13 @@ import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import RedisError
 
 from headwater.errors import SourceUnavailableError, UsageError
+from headwater.eventlog._addresses import Address
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import States, Subscriptions
@@ -38,6 +40,7 @@ PUSH_BYTES = 64 * 1024
 CHUNK = 200
 
 _PREFIX = re.compile(r"[0-9A-Za-z._:{}-]{1,50}")
+_DATABASE = re.compile("/?[0-9]{0,9}")
 # Parts of a log's own keys. A prefix with one of them would be the keys of another log.
 _PARTS = {"log", "topics", "t", "k", "c"}
 # Options of the driver that an address may have; and those that begin with ``ssl_``.
@@ -172,7 +175,7 @@ class RedisLog(PushedLog):
         if keep.max_bytes is not None:
             lowest = await self._lowest_within(topic, keep.max_bytes)
         if keep.before is not None and (not lowest or offset_of(lowest) < keep.before):
-            lowest = str(keep.before)
+            lowest = from_id(keep.before)
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]
         return int(await self._commands.run(scripts.TRIM, self._keys(topic), arguments))
@@ -248,28 +251,27 @@ def open_redis(url: str) -> RedisLog:
     Options: ``prefix``; ``keys_kept`` in seconds; of the driver ``db``, ``username``, ``password``,
     ``client_name``, ``socket_connect_timeout`` and those that begin with ``ssl_``.
     """
-    scheme, place, path, query, _ = urlsplit(url)
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    address = Address.parse(url, "redis")
+    kept, options = address.number("keys_kept", 86_400), address.options
     prefix = options.pop("prefix", "headwater")
-    kept = options.pop("keys_kept", "86400")
-    if not kept.isdigit():
-        raise UsageError("event log redis://: keys_kept is a number of seconds")
     odd = [one for one in options if one not in _OPTIONS and not one.startswith("ssl_")]
     if odd:
         raise UsageError(
             f"event log redis://: the option {odd[0][:40]!a} cannot be set; prefix, keys_kept, "
             f"{', '.join(sorted(_OPTIONS))} and ssl_* can"
         )
-    scheme = scheme.lower().replace("valkey", "redis")
+    if not _DATABASE.fullmatch(address.path):
+        raise UsageError("event log redis://: the path is the number of a database, as in /0")
+    scheme = address.scheme.replace("valkey", "redis")
     try:
-        pool = pool_of(urlunsplit((scheme, place, path, urlencode(options), "")))
+        pool = pool_of(urlunsplit((scheme, address.place, address.path, urlencode(options), "")))
         connection_of(pool)  # the driver refuses an option that it does not know only here
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RedisError) as error:
         raise UsageError(
             "event log redis://: give an address such as redis://host:6379/0 and the driver's "
             "options only"
         ) from error
-    return RedisLog(pool, prefix=prefix, keys_kept=timedelta(seconds=int(kept)))
+    return RedisLog(pool, prefix=prefix, keys_kept=timedelta(seconds=kept))
 
 
 def _epoch() -> str:

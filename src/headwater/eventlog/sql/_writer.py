@@ -181,7 +181,7 @@ class SqlWriter:
 
     async def trim(self, topic: str | None, keep: Retention) -> int:
         """As EventLog."""
-        oldest = None if keep.max_age is None else ticks(self._clock() - keep.max_age)
+        oldest = None if keep.max_age is None else ticks(keep.oldest(self._clock()))
         if topic is not None:
             names, lock = [topic], LOCK
         else:

@@ -11,12 +11,12 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
-from headwater.sql._tracking import CHANGE, ORDER, SINCE
 from headwater.sql._values import stored_type
-from headwater.sql.query._equality import check_exact
+from headwater.sql.query._equality import check_exact, check_shown
 from headwater.sql.query._functions import has_aggregate
-from headwater.sql.query._limits import check_distinct, difference, limit_of
+from headwater.sql.query._limits import difference, limit_of
 from headwater.sql.query._pieces import Condition, Occurrence, Scope, renamed
+from headwater.sql.query._plain_select import plain
 from headwater.sql.query._scopes import Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
 
@@ -74,7 +74,7 @@ class Derivation:
             change of one of them may affect every row.
 
     Attributes:
-        select: the query without its order and limit.
+        select: the query without the ORM, its order and its limit.
         names: the names of its columns.
         key, filters: the columns with these names, as occurrence and column name.
         core: the way without a start: the inner-joined tables, which every row of the query has.
@@ -107,11 +107,11 @@ class Derivation:
             raise DeclarationError("key= must name at least one column of the query")
         self.limit = limit_of(select)
         ordered = difference(select, select.order_by(None)) if self.limit is not None else []
-        self.select = select.order_by(None).limit(None)
+        self.select = plain(select.order_by(None).limit(None))
         self._grouped = difference(self.select, self.select.group_by(None))
-        self.names = _names_of(self.select)
+        self._distinct = self.select.compare(self.select.distinct())
+        self.names = self.select.selected_columns.keys()
         self._scopes = Scopes(self.select)
-        check_distinct(self.select)
         self.key = {name: self._plain(name, "key") for name in dict.fromkeys(key)}
         self.filters = {name: self._plain(name, "where") for name in dict.fromkeys(where)}
         for name, column in self.key.items():
@@ -140,8 +140,7 @@ class Derivation:
                 f"{argument}= names {name!r}, which the query does not select; "
                 f"it selects {', '.join(self.names)}"
             )
-        element = self.select.selected_columns[self.names[name]]
-        found = self._scopes.column(element)
+        found = self._scopes.column(self.select.selected_columns[name])
         if found is None:
             raise DeclarationError(
                 f"{argument}= names {name!r}, which is an expression: use a column of a table, and "
@@ -155,6 +154,12 @@ class Derivation:
                 "table"
             )
         return found
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """The columns, by name, whose values the database compares with one another."""
+        selected = self.select.selected_columns
+        return {n: selected[n] for n in (self.names if self._distinct else self.filters)}
 
     def filter_of(self, column: Any) -> str:
         """The name of a column in ``where=``. Raises DeclarationError if it is not there."""
@@ -199,6 +204,9 @@ class Derivation:
 
     def _check_unique(self) -> None:
         known = closure(self._scopes, self.key.values())
+        if self._group is not None or self._distinct:
+            for name, (occurrence, real) in self.key.items():
+                check_shown(name, column_of(occurrence.table, real))
         names = ", ".join(self.key)
         if self._group is not None:
             loose = [column for column in self._group if column not in known]
@@ -209,9 +217,9 @@ class Derivation:
                     f"{occurrence.table.name}.{name} too; add it to key="
                 )
             return
-        if self.select.compare(self.select.distinct()):
-            for name, key in self.names.items():
-                column = self._scopes.column(self.select.selected_columns[key])
+        if self._distinct:
+            for name, element in self.select.selected_columns.items():
+                column = self._scopes.column(element)
                 if column is None or column not in known:
                     raise DeclarationError(
                         f"the key {names} is not unique: DISTINCT keeps a row for each value of "
@@ -292,7 +300,7 @@ class Derivation:
         return Ordered(*column, renamed(element, self._scopes.names), element)
 
     def _check_limited(self) -> None:
-        if self._group is not None or self.select.compare(self.select.distinct()):
+        if self._group is not None or self._distinct:
             raise DeclarationError(
                 "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
                 "sub-query for each aggregate"
@@ -323,6 +331,8 @@ class Derivation:
         for occurrence, name in (*self.key.values(), *self.filters.values(), *sorted_by):
             found[occurrence.table].add(name)
         for table, names in found.items():
+            if not names:  # any change of it affects every row
+                names.update(column.name for column in table.primary_key)
             for name in sorted(names):
                 _check_link(table, name)
         return {table: tuple(sorted(names)) for table, names in found.items()}
@@ -331,25 +341,6 @@ class Derivation:
 def _check_names(names: Sequence[str], argument: str) -> None:
     if isinstance(names, str):
         raise DeclarationError(f"{argument}={names!r} is one name; give a list: [{names!r}]")
-
-
-def _names_of(select: sa.Select[Any]) -> dict[str, str]:
-    """The names of the columns as an item has them, each with its key among the selected ones."""
-    found: dict[str, str] = {}
-    columns = select.selected_columns
-    listed = list(columns)
-    for key, column in columns.items():
-        name = str(getattr(column, "key", None) or getattr(column, "name", ""))
-        if name in (CHANGE, ORDER, SINCE):
-            continue
-        if name != key or sum(1 for one in listed if getattr(one, "key", None) == name) > 1:
-            raise DeclarationError(
-                f"two columns of the query are called {name!r}: give one another name with .label()"
-            )
-        if isinstance(column, sa.ColumnElement) and name.startswith(("%", "_no_label")):
-            raise DeclarationError(f"{column} has no name: give it one with .label()")
-        found[name] = key
-    return found
 
 
 def _check_key(name: str, column: Column) -> None:

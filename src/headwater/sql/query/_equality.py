@@ -1,4 +1,4 @@
-"""Equality of columns for which different texts are equal: the database judges it."""
+"""Which values are equal: of some columns the database judges it, of some it cannot."""
 
 from __future__ import annotations
 
@@ -12,12 +12,48 @@ from headwater.errors import DeclarationError
 from headwater.sql._expressions import Column, Expression
 from headwater.sql._values import stored_type
 
+# Collations by which no two texts are equal.
+_EXACT = frozenset(["binary", "c", "posix", "ucs_basic"])
+# PostgreSQL's types that DISTINCT and UNION cannot compare.
+_UNEQUAL = frozenset(["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"])
+
+
+def check_equality(columns: Mapping[str, Any], dialect: sa.Dialect) -> None:
+    """Raises DeclarationError for a column whose values the database cannot compare."""
+    if dialect.name != "postgresql":
+        return
+    for name, column in columns.items():
+        try:
+            kind = stored_type(column.type).compile(dialect=dialect)
+        except sa.exc.CompileError:
+            continue  # a type that SQLAlchemy does not know
+        if kind.lower() in _UNEQUAL:
+            raise DeclarationError(
+                f"the column {name!r} is of type {kind}, for which PostgreSQL has no equality: "
+                "where= and DISTINCT need a column of another type, such as JSONB, or one with the "
+                "part that you want"
+            )
+
 
 def is_blind(column: sa.Column[Any]) -> bool:
     """Whether different texts may be equal in a column, so that Python cannot compare them."""
+    return _is_collated(column) or isinstance(stored_type(column.type), (sa.CHAR, sa.NCHAR, CITEXT))
+
+
+def _is_collated(column: sa.Column[Any]) -> bool:
     kind = stored_type(column.type)
-    collated = isinstance(kind, sa.String) and kind.collation is not None
-    return collated or isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT))
+    named = kind.collation if isinstance(kind, sa.String) else None
+    return named is not None and named.lower() not in _EXACT
+
+
+def check_shown(name: str, column: sa.Column[Any]) -> None:
+    """Raises DeclarationError for a key of groups, or with DISTINCT, whose texts may be equal."""
+    if _is_collated(column):
+        raise DeclarationError(
+            f"key= names {name!r} of type {column.type!r}, for which different texts are equal: a "
+            "group shows any one of them, so use a column whose texts are equal when they are the "
+            "same, such as one of the text in small letters"
+        )
 
 
 def check_exact(name: str, column: sa.Column[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,9 @@ _STEADY = """
     substring trim trunc upper
 """
 
+# Parameters of the statements that follow a query.
+_OWN_PARAMETER = re.compile("(count|keys|(low|high|seen|wanted|asked|equal|value)_.*)")
+
 AGGREGATES = frozenset(_AGGREGATES.split())
 _ALLOWED = AGGREGATES | frozenset(_STEADY.split())
 
@@ -49,6 +53,8 @@ def check_element(element: Any) -> None:
         raise DeclarationError(
             "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for each SELECT"
         )
+    if isinstance(element, sa.BindParameter):
+        _check_parameter(element)
     if isinstance(element, sa.ColumnClause):
         if element.is_literal and element.name not in ("*", "1"):  # as in EXISTS (SELECT 1 …)
             raise DeclarationError(
@@ -67,6 +73,24 @@ def check_element(element: Any) -> None:
                 f"the function {name}() cannot be derived, because its value may change without "
                 "a row that changes: compute it from the item, or store it in a column"
             )
+
+
+def _check_parameter(parameter: sa.BindParameter[Any]) -> None:
+    if parameter.callable is not None:
+        raise DeclarationError(
+            f"the parameter {parameter.key!r} has a callable, whose value may change without a row "
+            "that changes: give it a value"
+        )
+    if parameter.required:
+        raise DeclarationError(
+            f"the parameter {parameter.key!r} has no value: write the value itself, or select the "
+            "column and name it in where=, so that each caller may have another value"
+        )
+    if not parameter.unique and _OWN_PARAMETER.fullmatch(parameter.key):
+        raise DeclarationError(
+            f"the parameter {parameter.key!r} is called like one of Headwater's own: give it "
+            "another name, or write the value itself"
+        )
 
 
 def has_aggregate(element: Any) -> bool:

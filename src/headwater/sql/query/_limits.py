@@ -24,16 +24,6 @@ def difference(select: sa.Select[Any], less: sa.Select[Any]) -> list[Any]:
     return found
 
 
-def check_distinct(select: sa.Select[Any]) -> None:
-    """Raises DeclarationError for DISTINCT ON."""
-    dialect = sa.make_url("postgresql+psycopg://").get_dialect()()
-    if str(select.compile(dialect=dialect)).startswith("SELECT DISTINCT ON"):
-        raise DeclarationError(
-            "DISTINCT ON cannot be derived: for the first row of each, select from the table that "
-            "has one row for each, with a correlated scalar sub-query with order_by() and limit(1)"
-        )
-
-
 def limit_of(select: sa.Select[Any]) -> int | None:
     """The LIMIT of a SELECT. Raises DeclarationError for one that cannot be derived."""
     if difference(select, select.offset(None)):

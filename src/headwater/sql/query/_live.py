@@ -20,7 +20,7 @@ from headwater.sql._table import GRACE, reading_engine
 from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
-from headwater.sql.query._equality import is_blind, judged_equality
+from headwater.sql.query._equality import check_equality, is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
 
 # The live queries of this process, for ``headwater check``.
@@ -68,6 +68,7 @@ class LiveQuery:
         engine, listen = reading_engine(engine, listen)
         tables = [attributes_of(model)[0] for model in affects]
         derivation = Derivation(select, key, where, tables)
+        check_equality(derivation.compared, engine.dialect)
         name = f"live query of {', '.join(table.name for table in derivation.tables)}"
         check_one_database(name, engine, derivation.tables)
         follow(engine, derivation.tables)

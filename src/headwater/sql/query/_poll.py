@@ -183,8 +183,6 @@ class Queries:
             yield key, shown, questions.answered(row[: len(row) - self.width], shown)
 
     def _rows_of(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
-        names = list(self.derivation.names)
-        at = [list(result.keys()).index(self.derivation.names[name]) for name in names]
         before: Key | None = None
         seen: set[Key] = set()
         for row in result:
@@ -195,7 +193,7 @@ class Queries:
                     "identify a row"
                 )
             seen.add(key)
-            yield row, key, dict(zip(names, (row[n] for n in at), strict=True))
+            yield row, key, dict(zip(self.derivation.names, row, strict=False))
 
 
 class Poll:

@@ -15,6 +15,7 @@ from sqlalchemy.sql import operators
 from headwater.errors import DeclarationError
 from headwater.sql._expressions import bare, clauses_of, shown
 from headwater.sql.query._functions import check_element
+from headwater.sql.query._limits import difference
 from headwater.sql.query._pieces import (
     Condition,
     Names,
@@ -98,6 +99,9 @@ class Scopes:
                 for clause in clauses_of(element.onclause):
                     self._condition(clause, inner, names)
             return
+        if isinstance(element, sa.sql.selectable.FromGrouping):
+            self._from(element.element, scope, names)
+            return
         table = element.element if isinstance(element, sa.Alias) else element
         if not isinstance(table, sa.Table):
             raise DeclarationError(_refused_from(element))
@@ -171,15 +175,15 @@ class Scopes:
         self._select(select, inner, own)
         if compared is not None:
             # x IN (SELECT y …) is a sub-query with the condition x = y.
-            selected = next(iter(select.selected_columns))
-            columns, nested = self._expression(compared, scope, names)
-            more, deeper = self._expression(selected, inner, own)
-            if not nested and not deeper and is_plain(selected):
-                equal = renamed(compared, names) == renamed(selected, own)
-                strict = strict_operand(compared, names) | strict_operand(selected, own)
-                inner.conditions.append(
-                    Condition(equal, frozenset(columns | more), strict, compared)
-                )
+            every = bare(compared).clauses if isinstance(bare(compared), sa.Tuple) else [compared]
+            for one, other in zip(every, select.selected_columns, strict=False):
+                columns, nested = self._expression(one, scope, names)
+                more, deeper = self._expression(other, inner, own)
+                if not nested and not deeper and is_plain(other) and _decides(other, select):
+                    equal = renamed(one, names) == renamed(other, own)
+                    strict = strict_operand(one, names) | strict_operand(other, own)
+                    found = Condition(equal, frozenset(columns | more), strict, one)
+                    inner.conditions.append(found)
 
     def _check_nulls(self, one: Any, select: sa.Select[Any], scope: Scope, names: Names) -> None:
         """With a NULL on either side, rows that no condition leads to decide what NOT IN is."""
@@ -234,6 +238,13 @@ class Scopes:
                     other.needs.discard(between)
                     if other is not into:
                         other.needs.add(into)
+
+
+def _decides(column: Any, select: sa.Select[Any]) -> bool:
+    """Whether a value is selected because of rows with this value alone."""
+    grouped = difference(select, select.group_by(None))
+    limited = difference(select, select.limit(None).offset(None))
+    return not limited and (not grouped or any(bare(column).compare(bare(g)) for g in grouped))
 
 
 def _select_in(right: Any) -> sa.Select[Any] | None:

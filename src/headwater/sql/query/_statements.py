@@ -199,7 +199,7 @@ class Statements:
 
     def _newest(self, form: Filter = EVERYTHING, below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
-        keys = self._own_keys()
+        keys = [self._sorted(key) for key in self._own_keys()]
         query = self._own(form)
         if below:
             wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self._kinds)]
@@ -256,8 +256,9 @@ class Statements:
     def _own(self, form: Filter, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
-        filters = {name: bare(selected[derivation.names[name]]) for name in derivation.filters}
-        raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(self._own_keys())]
+        filters = {name: bare(selected[name]) for name in derivation.filters}
+        keys = map(self._sorted, self._own_keys())  # with DISTINCT what is ordered by is selected
+        raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(keys)]
         answers = self._answers(asked, filters)
         own = derivation.select.add_columns(*answers, *raw)
         return own.where(Filters(filters).matches(form))
@@ -271,8 +272,8 @@ class Statements:
         ]
 
     def _own_keys(self) -> list[Column]:
-        selected, names = self._derivation.select.selected_columns, self._derivation.names
-        return self._raw_keys(bare(selected[names[name]]) for name in self._derivation.key)
+        selected = self._derivation.select.selected_columns
+        return self._raw_keys(bare(selected[name]) for name in self._derivation.key)
 
     # Pieces
 

@@ -127,6 +127,8 @@ class TrimmingContract(Harness):
         with pytest.raises(UsageError, match="max_bytes"):
             await log.trim("t", max_bytes=-1)
         assert await log.trim("t") == 0, "no limit trims nothing"
+        assert await log.trim("t", max_age=timedelta.max) == 0, "nothing is as old as that"
+        assert await log.trim(max_age=timedelta.max) == 0, "nothing is as old as that"
         assert await log.trim("never", max_count=0) == 0, "an unknown topic holds nothing"
         assert numbers(await read_all(log, "t")) == [1], "nonsense trimmed something"
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Protocol
 
+from headwater.delivery._taken import taken
 from headwater.delivery._unread import Unread
 from headwater.web._addresses import Proxies, network_of
 from headwater.web.uvicorn._limits import REASONS, ConnectionCounters, Limits
@@ -129,6 +130,7 @@ class Connections:
         self._unread: Unread[Held] = Unread(
             limits.unread_bytes,
             lambda one: one.unread,
+            lambda one: taken(one.transport),
             lambda one: one.caller,
             loop.time,
             self._drop,
@@ -287,7 +289,7 @@ class Connections:
         """The client takes bytes again, or is gone."""
         self._unread.discard(protocol)
 
-    def _drop(self, protocol: Held) -> None:
+    def _drop(self, protocol: Held, _stalled: bool) -> None:
         self.count("unread")
         protocol.abort()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from headwater.delivery._taken import taken
 from headwater.web.uvicorn._exchange import Connection, Exchange
 
 
@@ -20,6 +21,11 @@ class Offer:
         """Drop the connection at once."""
         if self._protocol is not None:
             self._protocol.abort()
+
+    @property
+    def taken(self) -> int | None:
+        """A number that changes when the client takes bytes; None: unknown."""
+        return None if self._protocol is None else taken(self._protocol.transport)
 
     def join(self) -> None:
         """Let the response's head wait for the first bytes of its body, for one write of both."""

@@ -60,9 +60,7 @@ class RequestReader:
         self._setup = setup
         self._limits = limits
         self._ends: dict[str, Any] = ends
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        # What a client sends after a request with "Connection: close" is ignored.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser: httptools.HttpRequestParser | None = self._new_parser()
         self.exchange: Exchange | None = None
         self._scope: dict[str, Any] = {}
         self._headers: list[tuple[bytes, bytes]] = []
@@ -71,6 +69,12 @@ class RequestReader:
         self._fed = self._lines = self._size = 0
         self.received = self.dropped = 0
         self.in_body = self.websocket = False
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # What a client sends after a request with "Connection: close" is ignored.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     @property
     def begun(self) -> bool:
@@ -92,10 +96,12 @@ class RequestReader:
         try:
             parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            # Anything but a WebSocket is ignored, as RFC 9110, 7.8 allows: what follows is the next
-            # request.
-            rest = piece[upgrade.args[0] :]
-            return self.feed(rest) if rest and not self.websocket else None
+            if self.websocket:
+                return None
+            # Anything else is ignored, as RFC 9110, 7.8 allows. The parser takes what follows for
+            # the other protocol, but it is the request's body, or the next request.
+            head, self._parser = self.request_again(without=b"upgrade"), self._new_parser()
+            return self.feed(memoryview(head + piece[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             why = error.__context__
             return why.refused if isinstance(why, _RefusedError) else MALFORMED
@@ -110,11 +116,13 @@ class RequestReader:
         self._parser = self.exchange = None
         self._scope = {}
 
-    def request_again(self) -> bytes:
-        """The head of the request as it came, for another protocol."""
-        lines = [self._scope["method"].encode(), b" ", self._url, b" HTTP/1.1\r\n"]
-        for name, value in self._headers:
-            lines += (name, b": ", value, b"\r\n")
+    def request_again(self, *, without: bytes = b"") -> bytes:
+        """The head of the request as it came, for another parser, without one of its headers."""
+        parser = self._parser
+        assert parser is not None
+        version = parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (parser.get_method(), self._url, version)]
+        lines += [b"%b: %b\r\n" % pair for pair in self._headers if pair[0] != without]
         return b"".join((*lines, b"\r\n"))
 
     def _head_is_too_large(self) -> bool:
@@ -188,13 +196,22 @@ class RequestReader:
         refused = _refused(version, hosts, codings)
         if refused is not None:
             raise _RefusedError(refused)
+        method = parser.get_method()
+        if method == b"CONNECT":
+            raise _RefusedError(MALFORMED)
+        if parser.should_upgrade():
+            asked = method == b"GET" and upgrade == b"websocket"
+            self.websocket = asked and setup.websocket is not None
+            if not self.websocket:
+                self.in_body = False
+                return
         offer = Offer(self._protocol)
         self._scope = scope = {
             "type": "http",
             "asgi": setup.asgi,
             "http_version": version,
             **self._ends,
-            "method": parser.get_method().decode("ascii"),
+            "method": method.decode("ascii"),
             "root_path": setup.root_path,
             "path": setup.root_path + (unquote(path) if "%" in path else path),
             "raw_path": setup.root_path.encode("ascii") + raw_path,
@@ -203,8 +220,7 @@ class RequestReader:
             "state": setup.state.copy(),
             "extensions": {TRANSPORT: offer},
         }
-        if parser.should_upgrade() and upgrade == b"websocket" and setup.websocket is not None:
-            self.websocket = True
+        if self.websocket:
             return
         keep_alive = version != "1.0" and parser.should_keep_alive()
         self.exchange = offer.exchange = Exchange(self._protocol, scope, expects, keep_alive)
