@@ -28,7 +28,7 @@ from headwater.errors import (
 )
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
-from headwater.sql._faults import LASTING, unavailable
+from headwater.sql._faults import LASTING, TABLE_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judged_columns
 from headwater.sql._model import TableModel
 from headwater.sql._schemas import SCHEMAS
@@ -348,6 +348,8 @@ class TableReader(TailReader):
 
     def check_drift(self, wrong: Sequence[str]) -> None:
         """Raises SourceUnavailableError if the tracking is not what it should be."""
+        if TABLE_MISSING in wrong:
+            raise self.broken(TABLE_MISSING)
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
             raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
