@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event, insert, text
@@ -256,3 +257,32 @@ def test_the_longest_place_fits_a_position():
     seen = {f"{number:06}": None for number in range(MOST)}
     place = str(KeysetPlace(START, seen))
     assert place in str(Position("abc", "1", place))
+
+
+@pytest.mark.long
+async def test_a_date_that_python_has_not_is_left_out_and_other_values_stop_one_item(postgres):
+    engine = create_async_engine(postgres.url(name := postgres.database()))
+    columns = (
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("at", sa.DateTime),
+        sa.Column("day", sa.Date),
+    )
+    table = sa.Table("dated", sa.MetaData(), *columns)
+    async with engine.begin() as connection:
+        await connection.run_sync(table.create)
+        for values in ["1, 'infinity', NULL", "2, '0044-01-01 BC', NULL", "3, now(), 'infinity'"]:
+            await connection.execute(text(f"INSERT INTO dated (id, at, day) VALUES ({values})"))
+    dated, sink = Table.untracked(engine, table, order_by="at"), Recorder()
+    page = await dated.where().page(9)
+    assert [change.item["id"] for change in page.changes] == [3]
+    await dated.origin.attach(sink)
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO dated (id, at) VALUES (4, now())"))
+        await connection.execute(
+            text("INSERT INTO dated (id, at, day) VALUES (5, now(), '-infinity')")
+        )
+    await sink.count(2)
+    assert [change.item["id"] for change in sink.changes] == [4, 5]
+    await dated.origin.detach()
+    await engine.dispose()
+    postgres.drop(name)

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.sql import Table, sqlite_engine
-from support.tables import Base, Client, Clock
+from headwater.errors import DeclarationError
+from headwater.sql import Table, sqlite_engine, track_table
+from support.tables import START, Base, Client, Clock, Recorder
 
 LENGTH = timedelta(minutes=10)
 KEYS = "abcdef"
@@ -232,3 +233,58 @@ async def test_with_total_order_a_delete_that_waits_is_sent_later(postgres):
     assert client.keys == {"z"}
     await engine.dispose()
     postgres.drop(name)
+
+
+FOREVER = ["9999-12-31 23:59:59", "infinity", "20000-01-01"]
+NEVER = ["0001-01-01 00:00:00", "-infinity", "0044-03-15 BC"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", pytest.param("asyncpg", marks=pytest.mark.long)])
+async def test_a_moment_that_python_has_not_is_before_or_after_all_others(postgres, driver):
+    """Applications write such a moment for what never ends."""
+    url = postgres.url(name := postgres.database())
+    engine = create_async_engine(url.replace("psycopg", driver))
+    await moments(engine, FOREVER, NEVER)
+    postgres.drop(name)
+
+
+async def test_a_moment_that_another_program_wrote_is_in_the_window_or_not(engine):
+    """As JavaScript and Python's sqlite3 write them, and what is no date-time at all."""
+    day = START.date()
+    zones = [f"{day}T12:00:00.000Z", f"{day} 12:00:00+00:00", f"{day}T17:45:00+05:45"]
+    zones += [f"{day} 07:00:00-05:00", f"{day}T12:00:00"]
+    others = [f"{day}T11:00:00.000Z", f"{day} 12:00:00+01:00", "never", "infinity", "1772366400"]
+    await moments(engine, FOREVER[:1] + zones, NEVER[:1] + others)
+
+
+async def moments(engine, inside, outside):
+    """Pages and streams have the rows with the one moments, and never those with the others."""
+    table = sa.Table("ends", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    table.append_column(sa.Column("at", sa.DateTime))
+    track_table(table, keyed=True)
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    ends, sink, clock = Table(engine, table), Recorder(), Clock()
+    ends.reader.clock = clock
+    source, began = ends.where().within("at", LENGTH), ends.reader.nothing()
+    await ends.origin.attach(sink)
+    async with engine.begin() as connection:
+        for number, moment in enumerate([*inside, *outside]):
+            await connection.exec_driver_sql(
+                f"INSERT INTO ends (id, at) VALUES ({number}, '{moment}')"
+            )
+    wanted = set(range(len(inside)))
+    assert {change.item["id"] for change in (await source.page(99)).changes} == wanted
+    walked = (await source.page(99, after=began)).changes
+    assert {change.key["id"] for change in walked if not change.removed} == wanted
+    assert {key["id"] for key, _ in await source.members()} == wanted
+    await sink.count(len(inside) + len(outside))
+    has = {one.key["id"] for one in sink.changes if one.moment and one.moment + LENGTH > clock.now}
+    assert has == wanted
+    await ends.origin.detach()
+    await engine.dispose()
+
+
+def test_a_window_is_not_longer_than_the_calendar(engine):
+    with pytest.raises(DeclarationError, match="at most 365,000 days"):
+        Table(engine, Client).where().within("seen_at", timedelta.max)

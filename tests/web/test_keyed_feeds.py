@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 from pydantic import BaseModel
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.sql import Table, sqlite_engine, track
+from headwater.sql import Table, sqlite_engine, track, track_table
+from headwater.testing import LiveClient
 from headwater.web.fastapi import LiveRouter, Source
 from support.application import Application
 from support.http import request
@@ -179,3 +181,34 @@ async def test_the_snapshot_is_the_rest_body_also_after_items_left(tmp_path):
         async with request(port, "/api/clients/stream") as answer:
             assert told(await answer.next())[1] == page
         assert page["clients"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        (sa.Interval, timedelta(hours=1), "PT1H"),
+        (sa.Float, float("inf"), None),
+        (sa.LargeBinary, b"abc", "abc"),
+        (sa.DateTime, datetime(2026, 1, 1), "2026-01-01T00:00:00"),
+    ],
+)
+async def test_a_removal_has_the_key_as_items_have_it(tmp_path, kind, value, shown):
+    engine = sqlite_engine(f"sqlite:///{tmp_path}/app.db")
+    table = sa.Table("rows", sa.MetaData(), sa.Column("id", kind, primary_key=True))
+    track_table(table, keyed=True)
+    app, live, rows = FastAPI(), LiveRouter(), Table(engine, table)
+
+    @live.feed("/rows", item=dict, event="row", keyed=True)
+    async def feed() -> Source:
+        return rows.where()
+
+    app.include_router(live)
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+        await connection.execute(table.insert().values(id=value))
+    async with LiveClient(app) as client, client.stream("/rows/stream") as stream:
+        assert (await stream.next("snapshot")).json()["items"] == [{"id": shown}]
+        async with engine.begin() as connection:
+            await connection.execute(table.delete())
+        assert (await stream.next("row_removed")).json() == {"id": shown}
+    await engine.dispose()

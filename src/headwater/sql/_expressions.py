@@ -111,8 +111,9 @@ class Expression(Judged):
         def number(element: Any, **_: Any) -> Any:
             if isinstance(element, sa.BindParameter):
                 if id(element) not in known:
-                    known[id(element)] = sa.bindparam(f"value_{len(kinds)}", type_=element.type)
-                    kinds.append(element.type)
+                    kind = _unbounded(element.type)
+                    known[id(element)] = sa.bindparam(f"value_{len(kinds)}", type_=kind)
+                    kinds.append(kind)
                     values.append(element.effective_value)
                 return known[id(element)]
             return None
@@ -326,6 +327,17 @@ def _check_pattern(where: str, like: Any) -> None:
             text,
             f"the pattern {text!r:.100} ends with the escape character {escape!r}: write it twice",
         )
+
+
+def _unbounded(kind: Any) -> Any:
+    """A type without a length and a precision, to which PostgreSQL would cut a value in a list."""
+    if isinstance(kind, (sa.Enum, sa.types.TypeDecorator)):
+        return kind
+    if isinstance(kind, (sa.CHAR, sa.NCHAR)):
+        return sa.String(collation=kind.collation)
+    bounds = ("length", "precision", "scale")
+    found = {name: None for name in bounds if getattr(kind, name, None) is not None}
+    return kind.adapt(type(kind), **found) if found else kind
 
 
 def _stored(value: Any, kind: Any, dialect: sa.Dialect) -> Any:

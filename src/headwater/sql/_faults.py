@@ -7,13 +7,13 @@ import sqlite3
 import sqlalchemy as sa
 
 # These last until a migration was run.
-_TABLE = "a table is missing; is the database migrated?"
+TABLE_MISSING = "a table is missing; is the database migrated?"
 COLUMN_MISSING = "a column is missing; is the database migrated?"
-LASTING = frozenset({_TABLE, COLUMN_MISSING})
+LASTING = frozenset({TABLE_MISSING, COLUMN_MISSING})
 
 # SQLite's messages: it reports these as OperationalError, and a mistake in the SQL too.
 _SENTENCES = {
-    "no such table": _TABLE,
+    "no such table": TABLE_MISSING,
     "database is locked": "another program holds the database locked",
     "database table is locked": "another program holds a table locked",
     "unable to open database file": "the database file cannot be opened; is it there?",
@@ -32,7 +32,7 @@ _SENTENCES = {
 # PostgreSQL's SQLSTATEs, by how they begin. All others are faults of the program.
 _STATES = {
     "08": "the connection failed",
-    "42P01": _TABLE,
+    "42P01": TABLE_MISSING,
     "42703": COLUMN_MISSING,
     "3D000": "there is no such database",
     "28": "the server refuses this user",

@@ -40,9 +40,11 @@ _SQLITE = sa.text(
     "WHERE made.type IN ('table', 'view') AND lower(made.name) = lower(:name)"
 )
 
-# Of each column: its name, its type, and whether equal texts are the same text.
+# Of each column: its name, its type, whether equal texts are the same text, and the SQL of its
+# type, without a length or a domain's conditions, which a value that is gone may break.
 _POSTGRESQL = sa.text(
-    "SELECT a.attname, t.typname, coalesce(c.collisdeterministic, true) FROM pg_attribute a "
+    "SELECT a.attname, t.typname, coalesce(c.collisdeterministic, true), "
+    "format_type(coalesce(nullif(t.typbasetype, 0), t.oid), -1) FROM pg_attribute a "
     "JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation c ON c.oid = a.attcollation "
     "WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped"
 )
@@ -175,7 +177,10 @@ def judged_by_type(columns: Mapping[str, sa.Column[Any]], dialect: sa.Dialect) -
 
 
 async def judged_columns(connection: AsyncConnection, model: TableModel) -> frozenset[str]:
-    """The same, by what the table really is too: a model does not say all of it."""
+    """The same, by what the table really is too: a model does not say all of it.
+
+    On PostgreSQL the model learns the types of its columns.
+    """
     table, dialect = model.table, connection.dialect
     if dialect.name == "sqlite":
         found = (await connection.execute(_SQLITE, {"name": table.name})).all()
@@ -186,6 +191,7 @@ async def judged_columns(connection: AsyncConnection, model: TableModel) -> froz
         name = ".".join(quote(each) for each in (table.schema, table.name) if each)
         rows = (await connection.execute(_POSTGRESQL, {"name": name})).all()
         kinds = {row[0]: str(row[1]) for row in rows if row[2]}
+        model.learn_types({row[0]: str(row[3]) for row in rows})
         plain = {n for n, c in model.columns.items() if _as_on_postgresql(c, kinds)}
     return judged_by_type(model.columns, dialect) | (model.columns.keys() - plain)
 

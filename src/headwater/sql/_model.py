@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,23 @@ from headwater.sql._tracking import CHANGE, ORDER, SINCE, Tracking
 # The key of a table's Tracking in its ``info``.
 TRACKING = "headwater"
 _OWN = frozenset({CHANGE, ORDER, SINCE})
+
+# The moments of time windows are read as of these at least and at most: PostgreSQL has earlier and
+# later ones and infinite ones, and a window is added to them. No window is longer.
+FIRST, LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(8000, 1, 1, tzinfo=UTC)
+LONGEST_WINDOW = timedelta(days=365_000)
+
+
+class TypeOf(sa.types.UserDefinedType[Any]):
+    """The type that a column has in the database, as SQL."""
+
+    cache_ok = True
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.said
 
 
 class TableModel:
@@ -36,6 +53,7 @@ class TableModel:
         number: the column of the change number; on PostgreSQL of the transaction.
         order: on PostgreSQL, the column of the order within the transaction.
         window: the attribute of the table's time windows, once there is one.
+        types: on PostgreSQL, once the table was read: by attribute the column's type, as SQL.
     """
 
     def __init__(self, model: sa.Table | type[Any], *, tracked: bool = True) -> None:
@@ -62,6 +80,7 @@ class TableModel:
         self.order = sa.column(ORDER, sa.BigInteger)
         self.order.table = self.table
         self.window: str | None = None
+        self.types: Mapping[str, str] = {}
 
     @property
     def own_rows(self) -> dict[str, list[Any]]:
@@ -174,6 +193,28 @@ class TableModel:
                 "of a table are over one column"
             )
         self.window = name
+
+    def learn_types(self, types: Mapping[str, str]) -> None:
+        """Take the types that the columns have in the database, by the columns' names."""
+        own = {attribute: types.get(name) for name, attribute in self._attributes.items()}
+        self.types = {name: found for name, found in own.items() if found is not None}
+
+    def cast(self, text: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[Any]:
+        """A text as a value of a column, by attribute.
+
+        The model's type may say less than the table's: a shorter text, or a smaller number.
+        """
+        kind = self.columns[name].type
+        if name not in self.types:
+            return sa.cast(text, kind)
+        return sa.type_coerce(sa.cast(text, TypeOf(self.types[name])), kind)
+
+    def has_zone(self, name: str) -> bool:
+        """Whether a date-time column has a time zone."""
+        if name in self.types:
+            return "with time zone" in self.types[name]
+        kind = date_time_type(self.columns[name])
+        return kind is not None and bool(kind.timezone)
 
     def converters(self, dialect: sa.Dialect) -> Mapping[str, Callable[[Any], Any]]:
         """By attribute, a function from a stored value to a Python one, for what removals keep."""

@@ -28,13 +28,13 @@ from headwater.errors import (
 )
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import JUDGED, Change, Filter, Page, Place, Window
-from headwater.sql._faults import LASTING, unavailable
+from headwater.sql._faults import LASTING, TABLE_MISSING, unavailable
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judged_columns
 from headwater.sql._model import TableModel
 from headwater.sql._schemas import SCHEMAS
-from headwater.sql._statements import Wanted
 from headwater.sql._trim import Trim, remove
-from headwater.sql._unreadable import with_key
+from headwater.sql._unreadable import Unreadable, with_key
+from headwater.sql._wanted import Wanted
 
 Row = Sequence[Any]
 # The key and the moment of an item in a window.
@@ -335,14 +335,21 @@ class TableReader(TailReader):
         """
         key = None
         if self.model.tracking.keyed:
-            key = {name: values[name] for name in self.model.key}
+            key = self.key_of([values[name] for name in self.model.key])
         item = None if removed else with_key(values, key)
         compared = values if compared is None else compared
         named = self.model.key
         return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)
 
+    def key_of(self, row: Row) -> dict[str, Any]:
+        """The key that a row begins with; the stored text of a value that cannot be read."""
+        values = [str(each.raw) if isinstance(each, Unreadable) else each for each in row]
+        return dict(zip(self.model.key, values, strict=False))
+
     def check_drift(self, wrong: Sequence[str]) -> None:
         """Raises SourceUnavailableError if the tracking is not what it should be."""
+        if TABLE_MISSING in wrong:
+            raise self.broken(TABLE_MISSING)
         if wrong:
             tracking = replace(self.model.tracking, registered=None)
             raise self.broken(f"{'; '.join(wrong)}. A migration with {tracking.call} mends it")
@@ -363,9 +370,10 @@ class TableReader(TailReader):
                 raise
             raise self.broken(str(error)) from error
         self.check_drift(wrong)
-        known = self.model.tracking, self.judged
-        self.model.tracking, self.judged = tracking, await judged_columns(connection, self.model)
-        return known != (self.model.tracking, self.judged)
+        model = self.model
+        known = model.tracking, self.judged, model.types
+        model.tracking, self.judged = tracking, await judged_columns(connection, model)
+        return known != (model.tracking, self.judged, model.types)
 
     def check_declared(self, declared: str | None) -> None:
         """Check what the database keeps of the tracking; None if it keeps nothing."""

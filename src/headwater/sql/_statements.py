@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,79 +25,16 @@ from headwater.sql._filters import (
     ShapeSlot,
     form_of,
 )
-from headwater.sql._judging import NO_QUESTIONS, Question, Questions, question_columns
-from headwater.sql._model import TableModel, as_utc
+from headwater.sql._judging import NO_QUESTIONS, Questions, question_columns
+from headwater.sql._model import TableModel
 from headwater.sql._tracking import REMOVALS
+from headwater.sql._unreadable import RAW, raw, raw_keys
+from headwater.sql._wanted import Lack, Selection, Wanted
 
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1
 
 COUNT = sa.bindparam("count", type_=sa.Integer)
-
-
-class Lack(NamedTuple):
-    """What decides how the changes after a place are found.
-
-    Attributes:
-        ran: transactions were running, and the client lacks their changes.
-        older: the place is among the rows that are older than the tracking.
-        left: the client was sent the removals of what left the window up to a moment.
-        among: of that very moment, it was sent those up to a ``"number"`` or a ``"key"``.
-        as_of: when the rows that left were read, there were changes that it lacks.
-        walks: it is sent all items from the oldest on, and lacks no removal from before.
-    """
-
-    ran: bool = False
-    older: bool = False
-    left: bool = False
-    among: str = ""
-    as_of: bool = False
-    walks: bool = False
-
-
-class Wanted(NamedTuple):
-    """What is wanted of a table: the rows of a filter, and of a window as of a moment."""
-
-    filter: Filter
-    window: Window | None
-    now: datetime
-
-    @property
-    def column(self) -> str | None:
-        """The column of the window."""
-        return None if self.window is None else self.window.column
-
-    @property
-    def as_of(self) -> datetime | None:
-        """As ``Page.as_of``."""
-        return None if self.window is None else self.now
-
-    def leaves(self, moment: datetime | None) -> datetime | None:
-        """When a row with this moment leaves the window; None without a window."""
-        if self.window is None or moment is None:
-            return None
-        return as_utc(moment) + self.window.length
-
-    def has(self, moment: datetime | None) -> bool:
-        """Whether a row with this moment is in the window, if there is one."""
-        leaves = self.leaves(moment)
-        return self.window is None or (leaves is not None and leaves > self.now)
-
-
-class Selection(NamedTuple):
-    """What is read of a table.
-
-    Attributes:
-        form: the form of the filter.
-        column: the column of the window.
-        shown: the column of all windows of the table: changes carry its value.
-        questions: the form of what the database shall compare.
-    """
-
-    form: Filter
-    column: str | None = None
-    shown: str | None = None
-    questions: tuple[Question, ...] = ()
 
 
 class Statements(ABC):
@@ -112,11 +49,11 @@ class Statements(ABC):
             had none.
         removed_later: the condition for removals from after the read of what left the window.
         values: what is shown of a row.
-        kept: the attributes that are shown of a removal, beside its key.
 
     Arguments:
         judged: the attributes that the database compares in its own way.
-        keys_only: leave out all other values of a row: one of them cannot be read.
+        keys_only: show keys and what removals keep as they are stored, and no other values: one of
+            them cannot be read.
     """
 
     dialect: str
@@ -132,11 +69,8 @@ class Statements(ABC):
         self, model: TableModel, judged: Collection[str], *, keys_only: bool = False
     ) -> None:
         self.model = model
-        self.values: list[Column] = [
-            sa.null() if keys_only and name not in model.key else column
-            for name, column in model.columns.items()
-        ]
-        self.kept = () if keys_only else model.kept
+        self._keys_only = keys_only
+        self.values = raw_keys(model, self.dialect) if keys_only else [*model.columns.values()]
         self._judged = judged
         self.filters = Filters(model.columns)
         self.keys = [model.columns[name] for name in model.key]
@@ -164,10 +98,23 @@ class Statements(ABC):
     def members(self, wanted: Wanted, column: str) -> Asked:
         """The key columns and the moment of each row in the window over this column."""
         form, known = self._form_of(wanted)
-        query = sa.select(*self.keys, self.moment(column)).where(
+        keys = self.raw_columns(self.keys)
+        query = sa.select(*keys, self.shown_moment(self.moment(column))).where(
             self.filters.matches(form), self.complete, *self._inside(column)
         )
         return query, known
+
+    def shown(self, column: Column) -> Column:
+        """A column as it is read."""
+        return raw(column, self.dialect) if self._keys_only else column
+
+    def raw_columns(self, columns: Sequence[Column]) -> list[Column]:
+        """Columns as they are read, which are raw with ``keys_only``."""
+        return [self.shown(each).label(f"{RAW}{at}") for at, each in enumerate(columns)]
+
+    def shown_moment(self, moment: Column) -> Column:
+        """A moment as it is read."""
+        return moment
 
     def beyond_count(self, wanted: Wanted, count: int) -> Asked:
         """A row if there are more than so many."""
@@ -268,7 +215,8 @@ class Statements(ABC):
             return sa.null()
         moment = self.moment(selected.column)
         left = moment <= self.parameter("cutoff", selected.column)
-        query = sa.select(sa.func.max(moment)).where(self.filters.matches(selected.form), left)
+        latest = self.shown_moment(sa.func.max(moment))
+        query = sa.select(latest).where(self.filters.matches(selected.form), left)
         return query.scalar_subquery()
 
     def _build_newest(self, selected: Selection, kind: str) -> Query:

@@ -14,7 +14,7 @@ from headwater.errors import DeclarationError
 from headwater.feeds._source import EVERYTHING, JUDGED, Filter, Page, Place, Window
 from headwater.sql._databases import check_listen, follow, shown
 from headwater.sql._expressions import split
-from headwater.sql._model import TableModel
+from headwater.sql._model import LONGEST_WINDOW, TableModel
 from headwater.sql._reader import TableReader
 from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import check_size, fit_values, given
@@ -91,7 +91,8 @@ class Table:
         A row that commits later, because its transaction was long or a clock was behind, is in
         later pages alone: open streams and clients that resume do not get it. With more than 250
         rows within ``reread``, only the newest 250 of them are read again. Rows without a date-time
-        are left out. A table that was emptied or restored goes unnoticed.
+        are left out, and those of the year 8000 and later, such as ``infinity``. A table that was
+        emptied or restored goes unnoticed.
 
         Arguments:
             order_by: the attribute of the date-time. An index on it and the key makes it fast.
@@ -216,8 +217,11 @@ class TableSource(TailSource):
         A row leaves the feed when the time has passed. Only for keyed tables. Raises
         DeclarationError.
         """
-        if length <= timedelta(0):
-            raise DeclarationError(f"within({column!r}, {length}): the length must be positive")
+        if not timedelta(0) < length <= LONGEST_WINDOW:
+            raise DeclarationError(
+                f"within({column!r}, {length}): the length must be positive, and at most "
+                f"{LONGEST_WINDOW.days:,} days"
+            )
         self.table.reader.model.use_window(column)
         return TableSource(self.table, self.filter, Window(column, length))
 

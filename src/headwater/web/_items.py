@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from headwater.errors import DeclarationError, EncodingError
-from headwater.feeds._feed import ItemFunction, encode_plain
+from headwater.feeds._feed import ItemFunction
 from headwater.web._item_shapes import Shape, shapes_of
 
 # Errors of one item that are named.
@@ -77,7 +78,7 @@ def _encoder_of(adapter: TypeAdapter[Any], known: Sequence[str]) -> Callable[[An
     A row may have columns that the model does not: they are left out, also when the model forbids
     extra fields. Raises EncodingError for an item that does not fit.
     """
-    validate, to_json = adapter.validator.validate_python, adapter.serializer.to_json
+    validate, dump = adapter.validator.validate_python, adapter.serializer.to_json
 
     def encode(raw: Any) -> bytes:
         if known and isinstance(raw, Mapping):
@@ -87,7 +88,7 @@ def _encoder_of(adapter: TypeAdapter[Any], known: Sequence[str]) -> Callable[[An
         except ValidationError as error:
             # Never the values, which a message of the model's own may have too.
             raise EncodingError(_without_values(error)) from None
-        return to_json(value, by_alias=True)
+        return dump(value, by_alias=True)
 
     return encode
 
@@ -128,9 +129,18 @@ def _key_encoder_of(shapes: Sequence[Shape]) -> Callable[[Mapping[str, Any]], by
             except Exception:
                 # Code of the model's own wants other fields beside it, and the item is gone.
                 shown[shape.fields[field].shown] = value
-        return encode_plain(shown)
+        return _key_json(shown)
 
     return encode
+
+
+def _key_json(key: Mapping[str, Any]) -> bytes:
+    """A key as JSON, with its values as items have them; it exists for every key."""
+    try:
+        return to_json(key, inf_nan_mode="null", fallback=str)
+    except ValueError:
+        # Bytes that are no text: no client has such an item.
+        return to_json(key, inf_nan_mode="null", fallback=str, bytes_mode="hex")
 
 
 def _shown(adapter: TypeAdapter[Any], kind: Any, field: str, value: Any) -> dict[str, Any]:

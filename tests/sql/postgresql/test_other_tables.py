@@ -1,16 +1,22 @@
 """Tables as other people have them on PostgreSQL: exact, a reset, or a sentence at declaration."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from fastapi import FastAPI
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table, track_table
 from headwater.sql.alembic import add_tracking
+from headwater.testing import LiveClient
+from headwater.web.fastapi import LiveRouter, Source
 from support.until import until
+
+LATE = datetime(2026, 1, 1, 0, 0, 0, 400_000)  # noqa: DTZ001 - a column without a zone
 
 pytestmark = pytest.mark.long
 
@@ -175,3 +181,58 @@ async def test_a_length_of_time_is_no_moment(engine):
     assert [(change.key["id"], change.removed) for change in gone.changes] == [(day, True)]
     with pytest.raises(DeclarationError, match="date-time"):
         things.where().within("word", day)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "kind", "values"),
+    [
+        ("text", sa.String(3), ["long one", "long two"]),
+        ("bigint", sa.Integer, [2**40, 2**40 + 1]),
+        ("numeric", sa.Numeric(9, 1), [Decimal("0.01"), Decimal("0.02")]),
+        ("timestamptz", sa.DateTime, [datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC)]),
+    ],
+)
+async def test_a_model_may_say_less_of_a_type_than_the_table(engine, ddl, kind, values):
+    """A model is seldom changed when a column becomes longer."""
+    inserts = [f"INSERT INTO things VALUES ('{each}', 1)" for each in values]
+    create = f"CREATE TABLE things (id {ddl} PRIMARY KEY, word int)"
+    things = await tracked(engine, create, *inserts, key=kind)
+    first = await things.where().page(1, after=things.reader.nothing())
+    second = await things.where().page(1, after=first.end)
+    shown = [change.item["id"] for page in (first, second) for change in page.changes]
+    assert shown == values
+    assert not second.has_more
+    await run(engine, "DELETE FROM things")
+    gone = await things.where().page(9, after=second.end)
+    assert [change.key["id"] for change in gone.changes] == values
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition", "value"),
+    [
+        (sa.String(3), lambda column: column != "abcd", "abc"),
+        (sa.String(3), lambda column: column < "abcd", "abc"),
+        (sa.CHAR(3), lambda column: column != "abcd", "abc"),
+        (sa.Numeric(3, 1), lambda column: column < Decimal("1.04"), Decimal("1.0")),
+        (TIMESTAMP(precision=0), lambda column: column < LATE, LATE.replace(microsecond=0)),
+    ],
+)
+async def test_a_value_that_is_longer_than_its_column_is_not_cut(engine, kind, condition, value):
+    table = sa.Table("things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    table.append_column(sa.Column("word", kind))
+    track_table(table, keyed=True, filters=["word"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    app, live, things = FastAPI(), LiveRouter(), Table(engine, table)
+
+    @live.feed("/things", item=dict, event="thing", keyed=True)
+    async def feed() -> Source:
+        return things.where(condition(table.c.word))
+
+    app.include_router(live)
+    async with LiveClient(app) as client, client.stream("/things/stream") as stream:
+        await stream.next("snapshot")
+        async with engine.begin() as connection:
+            await connection.execute(table.insert().values(id=1, word=value))
+        assert (await stream.next("thing")).json()["id"] == 1
+        assert len((await client.get("/things")).json()["items"]) == 1

@@ -85,20 +85,18 @@ def above(
     columns: Sequence[Column],
     xid: str,
     number: str,
-    keys: Sequence[Column] = (),
-    key: str = "",
+    keys: Sequence[tuple[Column, Column]] = (),
 ) -> tuple[sa.Tuple, sa.Tuple]:
     """Two tuples to compare: the columns, and the parameters of these names.
 
-    ``keys`` are further columns, for rows that are older than the tracking.
+    ``keys``: for rows that are older than the tracking, columns of the key and their values.
     """
     wanted: list[Column] = [
         as_xid(sa.bindparam(xid, type_=sa.Text)),
         sa.bindparam(number, type_=sa.BigInteger),
     ]
-    for at, column in enumerate(keys):
-        wanted.append(sa.cast(sa.bindparam(f"{key}_{at}", type_=sa.Text), column.type))
-    return sa.tuple_(*columns, *keys), sa.tuple_(*wanted)
+    others = [other for _, other in keys]
+    return sa.tuple_(*columns, *(one for one, _ in keys)), sa.tuple_(*wanted, *others)
 
 
 def running(lows: str) -> sa.Subquery:

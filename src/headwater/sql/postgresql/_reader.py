@@ -24,9 +24,10 @@ from headwater.sql._reader import (
     Tail,
     WatchGroup,
 )
-from headwater.sql._statements import GONE, LEFT, Wanted
+from headwater.sql._statements import GONE, LEFT
 from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import cannot_be_read, read_rows
+from headwater.sql._wanted import Wanted
 from headwater.sql.postgresql._conditions import DECLARED, FACTS, Facts
 from headwater.sql.postgresql._connections import (
     ensure_first_connection,
@@ -203,7 +204,7 @@ class PostgreSQLReader(TableReader):
     async def members(self, wanted: Filter, window: Window, /) -> Sequence[Member]:
         selected = self._wanted(wanted, window)
         rows = await self._read(lambda statements: statements.members(selected, window.column))
-        return [(dict(zip(self.model.key, row, strict=False)), as_utc(row[-1])) for row in rows]
+        return [(self.key_of(row), as_utc(row[-1])) for row in rows]
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
         selected = self._wanted(wanted, window)

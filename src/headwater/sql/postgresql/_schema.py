@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql._faults import TABLE_MISSING
 from headwater.sql._tracking import (
     CHANGE,
     NUMBERS,
@@ -139,7 +140,7 @@ def drift(
     """As on SQLite."""
     table = read_table(connection, tracking)
     if table is None:
-        return tracking, ["a table is missing; is the database migrated?"]
+        return tracking, [TABLE_MISSING]
     table.check(tracking)
     table.check_visible(tracking)
     found = [f"it has no column {name!r}" for name in columns if name not in table.columns]

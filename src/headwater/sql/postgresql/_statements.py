@@ -16,10 +16,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from headwater.feeds._source import Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Query
-from headwater.sql._model import TableModel, date_time_type
-from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Lack, Selection, Statements
+from headwater.sql._model import FIRST, LAST, TableModel
+from headwater.sql._statements import COUNT, GONE, LEFT, ROW, Statements
 from headwater.sql._tracking import CHANGE, ORDER, REMOVALS, TABLES
-from headwater.sql._values import stored_type
+from headwater.sql._unreadable import RAW
+from headwater.sql._wanted import Lack, Selection
 from headwater.sql.postgresql._conditions import (
     above,
     bound,
@@ -35,9 +36,6 @@ from headwater.sql.postgresql._types import XID8, as_xid
 PICKED = 5
 
 _ALL = 2**63 - 1
-
-_FIRST_MOMENT = sa.literal_column("'0001-01-01'", sa.DateTime())
-_LAST_MOMENT = sa.literal_column("'9999-12-31 23:59:59.999999'", sa.DateTime())
 
 _BEGAN = as_xid(sa.bindparam("began", type_=sa.Text))
 
@@ -62,8 +60,6 @@ class PostgreSQLStatements(Statements):
         keys_only: bool = False,
     ) -> None:
         super().__init__(model, judged, keys_only=keys_only)
-        self._keys_only = keys_only
-        self.values = [self._readable(value) for value in self.values]
         self._total = total
         self._life = life
         self.order = [model.number, model.order, *self.keys]
@@ -125,8 +121,8 @@ class PostgreSQLStatements(Statements):
     def below(self, kind: str) -> Condition:
         if not kind:
             return sa.true()
-        keys = self.keys if kind.endswith("key") else ()
-        one, other = above(self.order[:2], "below_xid", "below_number", keys, "below_key")
+        keys = self._key_pairs("below_key") if kind.endswith("key") else ()
+        one, other = above(self.order[:2], "below_xid", "below_number", keys)
         return one <= other if kind.startswith("past") else one < other
 
     def lacking(self, place: SnapshotPlace, window: Window | None) -> tuple[Lack, dict[str, Any]]:
@@ -163,8 +159,8 @@ class PostgreSQLStatements(Statements):
         return Lack(bool(snapshot.running), top is not None, left, among, as_of, walks), values
 
     def above(self, lack: Lack) -> Condition:
-        keys = self.keys if lack.older else ()
-        one, other = above(self.order[:2], "xmax", "row_least", keys, "top_key")
+        keys = self._key_pairs("top_key") if lack.older else ()
+        one, other = above(self.order[:2], "xmax", "row_least", keys)
         return sa.and_(one > other, self.complete)
 
     def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
@@ -188,8 +184,8 @@ class PostgreSQLStatements(Statements):
         return client_has(order[0], order[1])
 
     def beyond(self, among: str, order: Sequence[Column], keys: Sequence[Column]) -> Condition:
-        older = keys if among == "key" else ()
-        one, other = above(order[:2], "among_xid", "among_number", older, "among_key")
+        older = self._key_pairs("among_key", keys) if among == "key" else ()
+        one, other = above(order[:2], "among_xid", "among_number", older)
         return one > other
 
     def row(self, kind: int, left: Column | None = None) -> Query:
@@ -224,7 +220,8 @@ class PostgreSQLStatements(Statements):
         # A limit in each look-up keeps PostgreSQL from a plan that reads the whole table.
         stored = [each.label(f"headwater_{at}") for at, each in enumerate(self.values)]
         if shown is not None:
-            stored.append(self.moment(shown).label("headwater_own_moment"))
+            own_moment = self.shown_moment(self.moment(shown))
+            stored.append(own_moment.label("headwater_own_moment"))
         asked = self.answers(selected)
         stored += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked)]
         same = (own == key for own, key in zip(self.keys, keys, strict=True))
@@ -234,11 +231,12 @@ class PostgreSQLStatements(Statements):
         answers: list[Any] = [row.c[f"headwater_answer_{at}"] for at in range(len(asked))]
         gone: list[Column] = []
         if removals:
-            old = [self._readable(self.old_key(name)) for name in model.key]
-            old += [self.old(name) for name in self.kept]
-            parts = [each.label(f"headwater_gone_{at}") for at, each in enumerate(old)]
+            old = [self.old_key(name) for name in model.key]
+            old += [self.old(name) for name in model.kept]
+            parts = self.raw_columns(old)
             if shown is not None:
-                parts.append(self.old_moment(shown).label("headwater_own_moment"))
+                own_moment = self.shown_moment(self.old_moment(shown))
+                parts.append(own_moment.label("headwater_own_moment"))
             asked_old = self.answers(selected, old=True)
             parts += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked_old)]
             mine = REMOVALS.c.table_name == model.tracking.name
@@ -249,7 +247,7 @@ class PostgreSQLStatements(Statements):
                 .lateral("removal")
             )
             joined = joined.outerjoin(removal, sa.true())
-            gone = [removal.c[f"headwater_gone_{at}"] for at in range(len(old))]
+            gone = [removal.c[f"{RAW}{at}"] for at in range(len(old))]
             answers = [
                 sa.case((found.kind == GONE, removal.c[each.name]), else_=each) for each in answers
             ]
@@ -280,14 +278,14 @@ class PostgreSQLStatements(Statements):
         return sa.type_coerce(self.model.columns[name], self._moment_type(name))
 
     def old(self, name: str) -> Column:
-        return _kept(REMOVALS.c.old, self.model.columns[name])
+        return self._kept(REMOVALS.c.old, name)
 
     def old_moment(self, name: str) -> Column:
         field = _field(REMOVALS.c.old, self.model.columns[name].name)
-        return sa.cast(field, self._moment_type(name))
+        return sa.type_coerce(self.model.cast(field, name), self._moment_type(name))
 
     def old_key(self, name: str) -> Column:
-        return _kept(REMOVALS.c.key, self.model.columns[name])
+        return self._kept(REMOVALS.c.key, name)
 
     def parameter(self, name: str, column: str) -> sa.BindParameter[datetime]:
         return sa.bindparam(name, type_=self._moment_type(column))
@@ -299,15 +297,35 @@ class PostgreSQLStatements(Statements):
         return moment if zoned else moment.replace(tzinfo=None)
 
     def _moment_type(self, name: str) -> sa.DateTime:
-        kind = date_time_type(self.model.columns[name])
-        return sa.DateTime(timezone=kind is not None and bool(kind.timezone))
+        return sa.DateTime(timezone=self.model.has_zone(name))
 
-    def _readable(self, column: Column) -> Column:
-        """With ``keys_only``, NULL for a date that Python has not, such as infinity."""
-        if not (self._keys_only and isinstance(stored_type(column.type), (sa.Date, sa.DateTime))):
-            return column
-        moment = sa.cast(column, sa.DateTime())
-        return sa.case((moment.between(_FIRST_MOMENT, _LAST_MOMENT), column))
+    def _key_pairs(
+        self, parameter: str, columns: Sequence[Column] | None = None
+    ) -> list[tuple[Column, Column]]:
+        """The columns of a key, and the parameters that they are compared with."""
+        return [
+            (column, self.model.cast(sa.bindparam(f"{parameter}_{at}", type_=sa.Text), name))
+            for at, (name, column) in enumerate(
+                zip(self.model.key, self.keys if columns is None else columns, strict=True)
+            )
+        ]
+
+    def _kept(self, json: Column, name: str) -> Column:
+        """A column's value in what a removal keeps."""
+        column = self.model.columns[name]
+        if isinstance(column.type, sa.JSON):
+            found = sa.func.jsonb_extract_path(json, column.name, type_=JSONB)
+            # A row without a value has NULL, which is no JSON.
+            null = sa.literal_column("'null'::jsonb", JSONB)
+            return sa.cast(sa.func.nullif(found, null, type_=JSONB), column.type)
+        return self.model.cast(_field(json, column.name), name)
+
+    def shown_moment(self, moment: Column) -> Column:
+        # PostgreSQL has moments that Python has not, and infinite ones.
+        first, last = (
+            sa.cast(sa.literal_column(f"'{each}'"), moment.type) for each in (FIRST, LAST)
+        )
+        return sa.case((moment < first, first), (moment > last, last), else_=moment)
 
     def _ran(self, pending: sa.Subquery, base: Query, xid: Column, number: Column) -> Query:
         """What a client lacks of the transactions that ran: one look-up for each, in order."""
@@ -332,16 +350,6 @@ def _latest(order: Sequence[Column]) -> Query:
 
 def _field(json: Column, name: str) -> sa.ColumnElement[str]:
     return sa.func.jsonb_extract_path_text(json, name, type_=sa.Text)
-
-
-def _kept(json: Column, column: Column) -> Column:
-    """A column's value in what a removal keeps."""
-    if isinstance(column.type, sa.JSON):
-        found = sa.func.jsonb_extract_path(json, column.name, type_=JSONB)
-        # A row without a value has NULL, which is no JSON.
-        null = sa.literal_column("'null'::jsonb", JSONB)
-        return sa.cast(sa.func.nullif(found, null, type_=JSONB), column.type)
-    return sa.cast(_field(json, column.name), column.type)
 
 
 def _least(part: At | None) -> tuple[int, int]:

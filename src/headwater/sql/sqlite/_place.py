@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from headwater.errors import PositionError
 from headwater.feeds._source import OrderedPlace
-from headwater.sql._model import as_utc
+from headwater.sql._model import LAST, as_utc
 
 _TEXT = re.compile(
     r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?:W(?P<began>0|[1-9a-z][0-9a-z]{0,12}))?(?P<past>-?)"
@@ -103,23 +103,32 @@ class RowPlace(OrderedPlace):
 
 
 def moment_text(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    """A date-time's text with six digits of fraction, which other programs leave out."""
-    zeros = sa.case(
-        (sa.func.length(moment) > len("2026-01-01 00:00:00"), "000000"), else_=".000000"
+    """A date-time's text as ``text_of`` writes it; NULL for no date-time.
+
+    Other programs write it with fewer digits, a ``T``, a ``Z`` or another zone.
+    """
+    length, seconds = sa.func.length(moment), len("2026-01-01 00:00:00")
+    zeros = sa.case((length > seconds, "000000"), else_=".000000")
+    plain = sa.and_(
+        length >= seconds,
+        sa.not_(moment.bool_op("GLOB")("*[^-0-9 :.]*")),
+        sa.not_(moment.bool_op("GLOB")("*:*-*")),
     )
-    return sa.func.substr(moment.op("||")(zeros), 1, 26, type_=sa.Text)
+    other = sa.func.strftime("%Y-%m-%d %H:%M:%f", moment).op("||")("000")
+    padded = sa.func.substr(moment.op("||")(zeros), 1, 26)
+    return sa.type_coerce(sa.case((plain, padded), else_=other), sa.Text)
 
 
 def text_of(moment: datetime) -> str:
     """A date-time in UTC as SQLAlchemy stores it on SQLite."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}".rjust(26, "0")
 
 
-def moment_of(text: str | None) -> datetime | None:
+def moment_of(text: object) -> datetime | None:
     """A date-time from what ``text_of`` and other programs write, as UTC; None for no date-time."""
     try:
-        return None if text is None else as_utc(datetime.fromisoformat(text))
-    except ValueError:
+        return min(as_utc(datetime.fromisoformat(str(text))), LAST)
+    except (ValueError, OverflowError):
         return None
 
 

@@ -27,9 +27,10 @@ from headwater.sql._reader import (
     Tail,
     WatchGroup,
 )
-from headwater.sql._statements import GONE, LEFT, Lack, Selection, Wanted
+from headwater.sql._statements import GONE, LEFT
 from headwater.sql._trim import Trim, table_trim
 from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
+from headwater.sql._wanted import Lack, Selection, Wanted
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
@@ -185,7 +186,7 @@ class SQLiteReader(TableReader):
         for row in rows:
             moment = moment_of(row[-1])
             if moment is not None:
-                found.append((dict(zip(self.model.key, row, strict=False)), moment))
+                found.append((self.key_of(row), moment))
         return found
 
     async def exceeds(self, wanted: Filter, window: Window | None, count: int, /) -> bool:
@@ -306,7 +307,7 @@ class SQLiteReader(TableReader):
         try:
             return self._converters[name](value)
         except Exception:
-            return Unreadable()
+            return Unreadable(value)
 
 
 class RegistrationWatch(Watched):

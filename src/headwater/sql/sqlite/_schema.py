@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
+from headwater.sql._faults import TABLE_MISSING
 from headwater.sql._tracking import (
     CHANGE,
     TABLES,
@@ -119,7 +120,7 @@ def drift(
     """
     there = _columns(connection, tracking)
     if not there:
-        return tracking, ["a table is missing; is the database migrated?"]
+        return tracking, [TABLE_MISSING]
     tracking = registered(connection, tracking)
     found = [f"it has no column {name!r}" for name in columns if name not in there]
     if CHANGE not in there:

@@ -12,8 +12,9 @@ from headwater.feeds._source import JUDGED, Window
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Query
 from headwater.sql._model import TableModel
-from headwater.sql._statements import COUNT, GONE, LEFT, Lack, Selection, Statements
+from headwater.sql._statements import COUNT, GONE, LEFT, Statements
 from headwater.sql._tracking import CHANGE, REMOVALS, TABLES
+from headwater.sql._wanted import Lack, Selection
 from headwater.sql.sqlite._place import RowPlace, moment_text, text_of
 from headwater.sql.sqlite._triggers import label
 

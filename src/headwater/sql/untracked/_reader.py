@@ -19,11 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import DeclarationError, PositionError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place
 from headwater.sql._expressions import Column, Condition
-from headwater.sql._filters import Filters, form_of
+from headwater.sql._filters import Filters, Query, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
-from headwater.sql._model import TableModel, as_utc, date_time_type
+from headwater.sql._model import FIRST, LAST, TableModel, as_utc, date_time_type
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
-from headwater.sql._statements import Wanted
+from headwater.sql._unreadable import cannot_be_read, raw_keys, read_rows
+from headwater.sql._wanted import Wanted
 from headwater.sql.postgresql._revision import revision_of
 from headwater.sql.postgresql._watch import ChannelWatch
 from headwater.sql.sqlite._connections import ReadConnection, file_of
@@ -72,6 +73,8 @@ class UntrackedReader(TableReader):
             if self._lite
             else sa.type_coerce(stored, sa.DateTime(timezone=self._zone))
         )
+        # All others, and NULL, are left out.
+        self._dated = [self._moment > self._stored(FIRST), self._moment < self._stored(LAST)]
         self._keys = [model.columns[name] for name in model.key]
         self._filters = Filters(model.columns)
         self._learned = False
@@ -241,34 +244,30 @@ class UntrackedReader(TableReader):
         mark, known = form_of(marked)
         if wanted == EVERYTHING:
             values = known
-        columns = [
-            column.label(f"headwater_{n}") for n, column in enumerate(self.model.columns.values())
-        ]
-        query = (
-            sa.select(
+        values = {**values, **questions.parameters}
+        model, dialect = self.model, self.engine.dialect.name
+        keys = [sa.cast(key, sa.Text) for key in self._keys]
+        answers = question_columns(questions.form, model.columns, self._filters.is_value, dialect)
+
+        def query(columns: Sequence[Column]) -> Query:
+            found = sa.select(
                 self._moment.label("headwater_moment"),
                 self._filters.matches(mark).label("headwater_matches"),
-                *(
-                    sa.cast(key, sa.Text).label(f"headwater_key_{n}")
-                    for n, key in enumerate(self._keys)
-                ),
-                *columns,
-                *question_columns(
-                    questions.form,
-                    self.model.columns,
-                    self._filters.is_value,
-                    self.engine.dialect.name,
-                ),
+                *(key.label(f"headwater_key_{n}") for n, key in enumerate(keys)),
+                *(column.label(f"headwater_{n}") for n, column in enumerate(columns)),
+                *answers,
             )
-            .where(self._moment.is_not(None), self._filters.matches(form), *conditions)
-            .order_by(*order)
-            .limit(count)
-        )
+            found = found.where(*self._dated, self._filters.matches(form), *conditions)
+            return found.order_by(*order).limit(count)
+
         async with self.connected() as connection:
-            rows: Sequence[Row] = (
-                await connection.execute(query, {**values, **questions.parameters})
-            ).all()
-            return rows
+            try:
+                read = await connection.execute(query([*model.columns.values()]), values)
+                return read.all()
+            except Exception as error:
+                if not cannot_be_read(error):
+                    raise
+            return await read_rows(connection, model, (query(raw_keys(model, dialect)), values))
 
     def _row(self, row: Row) -> tuple[RowAt, dict[str, Any]]:
         moment = moment_of(row[0]) if self._lite else as_utc(row[0])
@@ -296,8 +295,8 @@ class UntrackedReader(TableReader):
 
     def _tuples(self, at: RowAt) -> tuple[sa.Tuple, sa.Tuple]:
         wanted = [
-            sa.cast(sa.literal(text, sa.Text), column.type)
-            for text, column in zip(at.keys, self._keys, strict=True)
+            self.model.cast(sa.literal(text, sa.Text), name)
+            for text, name in zip(at.keys, self.model.key, strict=True)
         ]
         moment = sa.literal(self._stored(at.moment), self._moment.type)
         return sa.tuple_(self._moment, *self._keys), sa.tuple_(moment, *wanted)
