@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from typing import Any
 
@@ -210,3 +211,25 @@ async def test_the_feed_waits_at_such_a_key_until_it_is_another(postgres, caplog
         assert len(page["items"]) == 1
     await engine.dispose()
     postgres.drop(name)
+
+
+async def test_dates_are_read_in_sessions_of_any_style(postgres):
+    """An application, a role or a database may have set what psycopg does not read."""
+    name = postgres.database()
+    styles = {"options": "-c datestyle=German -c intervalstyle=iso_8601"}
+    engine = create_async_engine(postgres.url(name), connect_args=styles)
+    table = sa.Table("things", sa.MetaData(), sa.Column("day", sa.Date, primary_key=True))
+    table.append_column(sa.Column("at", sa.DateTime(timezone=True)))
+    track_table(table, keyed=True)
+    day, at = dt.date(2026, 3, 1), dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(table.metadata.create_all)
+            await connection.execute(sa.insert(table).values(day=day, at=at))
+        (change,) = (await Table(engine, table).where().page(9)).changes
+        assert (change.key, change.values["at"]) == ({"day": day}, at)
+        async with engine.connect() as connection:
+            assert (await connection.scalar(sa.text("SHOW datestyle"))).startswith("German")
+    finally:
+        await engine.dispose()
+        postgres.drop(name)

@@ -8,7 +8,8 @@ the database has for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,9 @@ Row = Sequence[Any]
 
 # How the names begin of raw columns that are not a row's own: of what removals keep, for example.
 RAW = "headwater_raw_"
+
+# PostgreSQL's settings, as psycopg needs them.
+_STYLES = {"datestyle": "ISO", "intervalstyle": "postgres"}
 
 # A row may be deleted between the two reads. Then both are repeated.
 _TRIES = 5
@@ -92,6 +96,31 @@ async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked
     Its columns from ``headwater_0`` on are those of the model. Some may be ``RAW``: of the key, and
     of what removals keep.
     """
+    async with _readable_dates(connection):
+        return await _rows(connection, model, asked)
+
+
+@asynccontextmanager
+async def _readable_dates(connection: AsyncConnection) -> AsyncIterator[None]:
+    """The forms of dates and intervals that psycopg reads: the application may have set others."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    both = sa.select(*(sa.func.current_setting(name) for name in _STYLES))
+    before = (await connection.execute(both)).one()
+    await _set_styles(connection, _STYLES.values())
+    try:
+        yield
+    finally:
+        await _set_styles(connection, before)
+
+
+async def _set_styles(connection: AsyncConnection, values: Iterable[str]) -> None:
+    pairs = zip(_STYLES, values, strict=True)
+    await connection.execute(sa.select(*(sa.func.set_config(*pair, False) for pair in pairs)))
+
+
+async def _rows(connection: AsyncConnection, model: TableModel, asked: Asked) -> Sequence[Row]:
     rows: Sequence[Row] = ()
     for _ in range(_TRIES):
         result = await connection.execute(*asked)

@@ -15,7 +15,8 @@ from headwater.sql._expressions import split
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import tracking_of
 from headwater.sql.query._changes import change_for, changes_of
-from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._derivation import Derivation, column_of
+from headwater.sql.query._equality import is_blind, judged_equality
 from headwater.sql.query._first_rows import FirstRows
 from headwater.sql.query._look import PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query._place import QueryPlace
@@ -38,11 +39,14 @@ class Client:
         self.conditions = conditions
         self.map: dict[Any, Any] = {}
         self.early = 0
-        filter_of = queries.derivation.filter_of
-        equalities, expression = split("the query", conditions, filter_of, dialect)
+        derivation = queries.derivation
+        equalities, expression = split("the query", conditions, derivation.filter_of, dialect)
+        columns = {n: column_of(each.table, c) for n, (each, c) in derivation.filters.items()}
+        blind = {n: [equalities.pop(n)] for n in list(equalities) if is_blind(columns[n])}
         self.filter = Filter.of(**equalities)
-        if expression is not None:
-            self.filter &= Filter((((JUDGED, expression),),))
+        for judged in (expression, judged_equality(columns, blind, dialect)):
+            if judged is not None:
+                self.filter &= Filter((((JUDGED, judged),),))
 
     def route(self, one: Affected) -> None:
         """Take what a tail sends of a key, as the hub delivers it."""

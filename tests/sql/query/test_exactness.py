@@ -74,8 +74,8 @@ class Run:
         if connection is None:
             connection = self.writers[at] = self.engine.connect()
             if self.dialect == "postgresql":
-                connection.exec_driver_sql("SET lock_timeout = '10ms'")
-                connection.commit()
+                # Of this transaction only: a tail may get the connection next.
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '10ms'")
         roll = self.pick.random()
         if roll < 0.25:
             (connection.commit if roll < 0.2 else connection.rollback)()
