@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -103,18 +102,17 @@ class Tail:
     def step(self, engine: sa.Engine) -> None:
         """Poll, perhaps not to the end; compare what was sent with the query."""
         with engine.connect() as connection:
-            if self.place is None:
-                with contextlib.suppress(sa.exc.OperationalError):
+            try:
+                if self.place is None:
                     self._begin(connection)
-            else:
-                try:
+                else:
                     self._poll(connection)
-                except PositionError:
-                    self.resets += 1
-                    self.place = None
-                except sa.exc.DBAPIError as error:
-                    # A TRUNCATE that is not committed yet has the table.
-                    assert "lock timeout" in str(error)
+            except PositionError:
+                self.resets += 1
+                self.place = None
+            except sa.exc.DBAPIError as error:
+                # A TRUNCATE that is not committed yet has the table.
+                assert "lock timeout" in str(error)
 
     def _begin(self, connection: sa.Connection) -> None:
         looker = self.queries.looker
