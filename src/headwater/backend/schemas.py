@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from fastapi import Path, Query, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
+from headwater.eventlog._record import TOO_DEEP, is_too_deep
+
 # What a route declares that answers without a body.
 NO_CONTENT: dict[str, Any] = {"status_code": 204, "response_class": Response}
 MAX_LIST = 100
 _MAX_FIELDS = 16_384
-# Pydantic writes no JSON that is nested deeper than 255, and the feed puts some around it.
-_MAX_DEPTH = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -58,35 +58,17 @@ def _has_no_nul(text: str) -> str:
 
 def _is_storable(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise ValueError("it holds a lone surrogate, which no text can carry") from None
     except RecursionError:
-        raise _too_deep() from None
-    if _is_deeper(value, _MAX_DEPTH):
-        raise _too_deep()
+        raise ValueError(TOO_DEEP) from None
     if size > _MAX_FIELDS:
         raise ValueError(f"{size} bytes as JSON; at most {_MAX_FIELDS} are allowed")
+    if is_too_deep(text):
+        raise ValueError(TOO_DEEP)
     return value
-
-
-def _is_deeper(value: Any, most: int) -> bool:
-    """Whether objects and arrays stand in each other more often than ``most`` times."""
-    level = [value]
-    for _ in range(most):
-        level = [
-            each
-            for part in level
-            for each in (part.values() if isinstance(part, dict) else part)
-            if isinstance(each, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"it is nested too deep: at most {_MAX_DEPTH} levels are allowed")
 
 
 def in_utc(moment: datetime) -> datetime:

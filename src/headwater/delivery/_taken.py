@@ -7,7 +7,6 @@ that reads a few bytes a second would seem to read nothing for a minute.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from contextlib import suppress
@@ -41,7 +40,7 @@ def taken(transport: asyncio.Transport) -> int | None:
     """
     found = acknowledged(transport)
     sock = transport.get_extra_info("socket")
-    if found is not None or sock is None or ioctl is None or os.name != "posix":
+    if found is not None or sock is None or ioctl is None:
         return found
     with suppress(OSError, ValueError):
         # Of a Unix socket: bytes that the kernel has and the peer has not read.

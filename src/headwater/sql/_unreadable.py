@@ -108,11 +108,14 @@ async def _readable_dates(connection: AsyncConnection) -> AsyncIterator[None]:
         return
     both = sa.select(*(sa.func.current_setting(name) for name in _STYLES))
     before = (await connection.execute(both)).one()
-    await _set_styles(connection, _STYLES.values())
     try:
+        await _set_styles(connection, _STYLES.values())
         yield
-    finally:
-        await _set_styles(connection, before)
+    except BaseException:
+        # It may be broken, and must not go back to the pool with these settings.
+        await connection.invalidate()
+        raise
+    await _set_styles(connection, before)
 
 
 async def _set_styles(connection: AsyncConnection, values: Iterable[str]) -> None:
