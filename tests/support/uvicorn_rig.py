@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -115,11 +116,20 @@ class Rig:
         return self.counters.by_reason[reason]
 
     @asynccontextmanager
-    async def client(self, host: str = "127.0.0.1") -> AsyncIterator[Client]:
-        """A connection; only 127.0.0.1 is a trusted proxy."""
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, local_addr=(host, 0), limit=2**20
-        )
+    async def client(
+        self, host: str = "127.0.0.1", *, buffer: int | None = None
+    ) -> AsyncIterator[Client]:
+        """A connection; only 127.0.0.1 is a trusted proxy.
+
+        Its kernel takes so many bytes, ``buffer``, that the client does not read.
+        """
+        sock = socket.socket()
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.setblocking(False)
+        sock.bind((host, 0))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=2**20)
         try:
             yield Client(reader, writer)
         finally:

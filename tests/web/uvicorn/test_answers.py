@@ -93,6 +93,28 @@ async def test_the_next_request_waits_until_the_answer_is_taken():
             assert (await client.answer())[2] == app.page
 
 
+async def test_short_answers_that_nobody_takes_are_few():
+    """However short a page is, the kernel soon takes no more of them."""
+    app = App()
+    app.page = b"x" * (20 * 1024)
+    async with rigged(app) as rig, rig.client(buffer=4096) as client:
+        client.writer.transport.pause_reading()
+        for _ in range(10):
+            client.get("/page")
+        await until(lambda: app.began)
+
+        async def rests():
+            before = len(app.began)
+            await asyncio.sleep(0.1)  # a request that is taken begins within that time
+            return len(app.began) == before
+
+        await until(rests)
+        assert len(app.began) < 4
+        client.writer.transport.resume_reading()
+        for _ in range(10):
+            assert (await client.answer())[2] == app.page
+
+
 async def test_a_client_that_takes_nothing_of_its_answer_is_dropped():
     app = App()
     app.page = b"x" * (32 * MEGABYTE)

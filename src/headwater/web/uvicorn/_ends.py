@@ -11,7 +11,7 @@ from headwater.web._addresses import plain
 
 # Bytes that the kernel takes for a client that does not read: without this it takes up to 4 MB a
 # connection, which no bound of ours counts. Linux and macOS have the option.
-_UNSENT = 64 * 1024
+_UNSENT = 16 * 1024
 _UNSENT_OPTION: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 

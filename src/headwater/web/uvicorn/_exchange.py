@@ -76,7 +76,7 @@ class Connection(Protocol):
         ...
 
     def answered(self) -> None:
-        """The application's answer is complete. The next request waits until it is sent."""
+        """The application's answer is complete. The next request waits until the kernel has it."""
         ...
 
     def release(self) -> asyncio.Transport:

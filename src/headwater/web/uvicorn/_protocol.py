@@ -111,6 +111,7 @@ class Protocol(asyncio.Protocol):
             self.connections.read(self)
         if self._answered:
             self._answered = False
+            self.transport.set_write_buffer_limits()
             self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -177,7 +178,7 @@ class Protocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server ends: close the connection, after the answer if there is one to come."""
-        if self._running is None:
+        if self._running is None or self._running.complete:
             self.transport.close()
         else:
             self._running.keep_alive = False
@@ -201,9 +202,12 @@ class Protocol(asyncio.Protocol):
             self.transport.resume_reading()
 
     def answered(self) -> None:
-        """The application's answer is complete. The next request waits until it is sent."""
+        """The application's answer is complete. The next request waits until the kernel has it."""
         self.setup.count_request()
         self._answered = True
+        if self.transport.get_write_buffer_size():
+            # Whatever the kernel did not take has to be taken first.
+            self.transport.set_write_buffer_limits(high=0)
         if self.room is None:
             self._answered = False
             self._next()
