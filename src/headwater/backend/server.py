@@ -98,10 +98,11 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     # Requests leave few cycles behind. A full collection runs after a million new objects, which
-    # bounds the garbage. A request whose client leaves costs a fifth less processor time than with
-    # Python's own thresholds, and 22,000 of them take no more memory than the first few thousand
-    # (tests/e2e/test_siege.py).
-    gc.set_threshold(10_000, 10, 10)
+    # bounds the garbage: 22,000 requests whose clients leave take no more memory than the first few
+    # thousand (tests/e2e/test_siege.py). The smaller ones run often enough to be short: beside
+    # 5,000 hostile connections 2 ms and 12 ms at the median. With 10,000 they took 10 and 54 ms,
+    # and as much processor time.
+    gc.set_threshold(2_000, 10, 50)
 
 
 def build_server(settings: Settings, app: FastAPI) -> Server:

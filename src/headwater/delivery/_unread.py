@@ -13,13 +13,16 @@ T = TypeVar("T")
 
 # Enough for a thousand slow clients, or for a hundred that take nothing of a long page.
 UNREAD_BYTES = 128 * 1024 * 1024
+# Looks at each client within the time for which it may take nothing. To ask the kernel for each of
+# thousands at once would hold everybody else up.
+_LOOKS = 8
 
 
 class Unread(Generic[T]):
     """The writers with bytes that wait for their clients, and the sum of these bytes.
 
-    A client that reads makes its size smaller. So the sizes are measured again in ``look``, which
-    also runs whenever the sum is above the bound.
+    A client that reads makes its size smaller. So the sizes are measured again in ``look``, a part
+    of them each time, and all of them whenever the sum is above the bound.
 
     Arguments:
         most: the bound of the sum, in bytes.
@@ -32,8 +35,8 @@ class Unread(Generic[T]):
             long; otherwise the bound is reached.
 
     Attributes:
-        waiting: for each writer its bytes and ``taken_of`` at the last look, and the time since
-            when its client has taken nothing.
+        waiting: for each writer its bytes and ``taken_of`` at the last look, the time since when
+            its client has taken nothing, and the time of that look.
     """
 
     def __init__(
@@ -51,15 +54,15 @@ class Unread(Generic[T]):
         self._caller_of = caller_of
         self._time = time
         self._drop = drop
-        self.waiting: dict[T, tuple[int, int | None, float]] = {}
+        self.waiting: dict[T, tuple[int, int | None, float, float]] = {}
         self._bytes = 0
 
     def add(self, one: T) -> None:
         """Add a writer that begins to wait, or update one that has more bytes than before."""
         now = self._time()
         size, known = self._size_of(one), self.waiting.get(one)
-        before, taken, since = known or (0, self._taken_of(one), now)
-        self.waiting[one] = (size, taken, since)
+        before, taken, since, looked = known or (0, self._taken_of(one), now, now)
+        self.waiting[one] = (size, taken, since, looked)
         self._bytes += size - before
         if self._bytes > self._most:
             self._look(now)
@@ -74,11 +77,13 @@ class Unread(Generic[T]):
         self._look(self._time(), longest)
 
     def _look(self, now: float, longest: float | None = None) -> None:
-        for one, (before, taken_before, last) in tuple(self.waiting.items()):
+        for one, (before, taken_before, last, looked) in tuple(self.waiting.items()):
+            if longest is not None and now - looked < longest / _LOOKS:
+                continue
             size, taken = self._size_of(one), self._taken_of(one)
             since = now if size < before or taken != taken_before else last
             self._bytes += size - before
-            self.waiting[one] = (size, taken, since)
+            self.waiting[one] = (size, taken, since, now)
             if not size:
                 self.discard(one)
             elif longest is not None and now - since >= longest:

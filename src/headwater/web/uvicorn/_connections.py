@@ -276,7 +276,7 @@ class Connections:
 
     def _arm(self) -> None:
         if self._timer is None and (
-            any(self._queues) or self._unread or self._networks or self._unlogged
+            any(self._queues) or self._unread.waiting or self._networks or self._unlogged
         ):
             self._timer = self._loop.call_later(self._every, self._look)
 
