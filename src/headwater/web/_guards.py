@@ -115,50 +115,52 @@ def _required(
             f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
             "these; leave requires= out for a feed that everybody may see"
         )
-    made: list[params.Depends] = []
-    for each in wanted:
-        if isinstance(each, str):
-            if make is None:
-                raise DeclarationError(
-                    f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
-                    "makes a guard of a permission"
-                )
-            made.append(_made(make, each, path))
-        elif isinstance(each, params.Depends):
-            if each.dependency is None:
-                raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
-            made.append(each if isinstance(each, Guard) else guard_of(each))
-        else:
+    return [_guard_from(each, make, path) for each in wanted]
+
+
+def _guard_from(
+    each: str | params.Depends, make: Callable[[str], Any] | None, path: str
+) -> params.Depends:
+    if isinstance(each, str):
+        if make is None:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
+                f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
+                "makes a guard of a permission"
             )
-    return made
-
-
-def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depends:
-    found = make(permission)
-    if not isinstance(found, params.Depends):
+        found = make(each)
+        if not isinstance(found, params.Depends):
+            raise DeclarationError(
+                f"feed {path!r}: LiveRouter(requires=...) made {found!r} of {each!r}: return "
+                "guard(function) or Depends(function)"
+            )
+    elif isinstance(each, params.Depends):
+        found = each
+    else:
         raise DeclarationError(
-            f"feed {path!r}: LiveRouter(requires=...) made {found!r} of {permission!r}: return "
-            "guard(function) or Depends(function)"
+            f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
         )
-    return found
+    if found.dependency is None:
+        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+    return found if isinstance(found, Guard) else guard_of(found)
 
 
 def guard_of(depends: params.Depends) -> Guard:
     """The guard of a dependency, with its scopes and whatever else it says."""
     assert depends.dependency is not None
-    return Guard(**{**vars(depends), "dependency": _Once.of(depends.dependency)})
+    return Guard(**{**vars(depends), "dependency": Once.of(depends.dependency)})
 
 
-class _Once:
+class Once:
     """A guard's function, called once for a request however often it is solved.
 
     It is equal to the function, so that ``app.dependency_overrides`` finds it by that.
+
+    Attributes:
+        call: the function.
     """
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+        self.call = call
         self._run = as_coroutine(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
@@ -200,10 +202,10 @@ class _Once:
         return value
 
     def __eq__(self, other: object) -> bool:
-        return self is other or self._call == other
+        return self is other or self.call == other
 
     def __hash__(self) -> int:
-        return hash(self._call)
+        return hash(self.call)
 
 
 class _Decided:
