@@ -266,7 +266,7 @@ class EventResponder(Responder):
             if plan is None:
                 return None
             if not streams:
-                raise not_acceptable(scope["path"])
+                raise not_acceptable(scope["path"], paired=False)
             live.refuse_while_draining()
         except StreamRefusedError as refused:
             if self.sse.farewell is None:
