@@ -137,20 +137,19 @@ def feed_options(
 
 def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
     """FastAPI's options for a route with ``sse=``; the user's own come first."""
-    stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
-    responses: dict[Any, Any] = {}
     made = dict(options)
+    own = options.get("responses") or {}
+    responses = problem_responses([422])
     if sse.kind == "only":
         made["response_model"] = None
         made.setdefault("response_class", _EventStream)
         made.setdefault("response_description", "The stream.")
-        responses = problem_responses([406])
+        responses |= problem_responses([406])
     else:
-        responses = {200: {"content": {_EVENT_STREAM: stream}}}
-    own = options.get("responses") or {}
-    if 200 in own and 200 in responses:
-        content = {**responses[200]["content"], **own[200].get("content", {})}
-        own = {**own, 200: {**own[200], "content": content}}
+        stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
+        answer = own.get(200, {})
+        content = {_EVENT_STREAM: stream, **answer.get("content", {})}
+        own = {**own, 200: {**answer, "content": content}}
     made["responses"] = {**responses, **own}
     return made
 
