@@ -253,7 +253,7 @@ class Protocol(asyncio.Protocol):
         return bool(self._queue) or (running is not None and not running.more_body)
 
     def _waits_for_kernel(self) -> bool:
-        """Whether the kernel has not yet taken all answers; when it has, the next request begins."""
+        """Whether the kernel has not all answers yet. When it has them the next request begins."""
         if self.transport.get_write_buffer_size():
             self._answered = True
             self.transport.set_write_buffer_limits(high=0)
