@@ -18,7 +18,6 @@ from weakref import ref
 from headwater import errors
 from headwater.delivery._feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery._heartbeat import heartbeat_event
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import Feed
@@ -33,7 +32,7 @@ from headwater.web._responders import Admission, Call, Planned, Responder
 from headwater.web._rights import CHANGED
 from headwater.web._stream_limits import StreamPlace
 from headwater.web._whole_responses import StreamRefusedError, send_response
-from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id, send_head
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -294,8 +293,7 @@ class StreamHalf(FeedHalf):
         live = call.live
         live.refuse_while_draining()
         if call.scope["method"] == "HEAD":
-            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-            await send_response(call.send, 200, headers, head=True)
+            await send_head(call.send, plan.dependency_headers)
             return
         try:
             connection, stream = await self._open(asked)

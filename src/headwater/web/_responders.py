@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
 from headwater.web._live import Settings
 from headwater.web._negotiation import (
@@ -24,7 +23,7 @@ from headwater.web._negotiation import (
 from headwater.web._remembered_request import RememberedRequest
 from headwater.web._rights import Holder, Verdict, verdict_of
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
-from headwater.web._whole_responses import StreamRefusedError, send_response
+from headwater.web._whole_responses import StreamRefusedError
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -34,6 +33,7 @@ from headwater.web.asgi import (
     Sending,
     made_stream,
     run_handler,
+    send_head,
 )
 from headwater.web.problems import refused_problem
 
@@ -272,8 +272,7 @@ class EventResponder(Responder):
             if self.sse.farewell is None:
                 raise
             raise refused_problem(refused, 503) from None
-        headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-        await send_response(call.send, 200, headers, head=True)
+        await send_head(call.send, plan.dependency_headers)
         return plan
 
     async def _stream(self, call: Call) -> Planned | None:

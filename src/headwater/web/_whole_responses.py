@@ -15,15 +15,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 async def send_response(
     send: Send, status: int, headers: Headers, body: bytes = b"", *, head: bool = False
 ) -> None:
-    """Send a whole response; its headers alone for ``head``.
-
-    Arguments:
-        body: empty with ``head`` where its length is not known.
-    """
+    """Send a whole response; its headers alone for ``head``."""
     headers = list(headers)
-    # RFC 9110, 8.6: a 204 has none, and those of a 304 and of HEAD are that of the answer to GET.
-    known = status not in (204, 304) and (body or not head)
-    if known and all(name != b"content-length" for name, _ in headers):
+    # RFC 9110, 8.6: a 204 has none, and that of a 304 would be the page's.
+    if status not in (204, 304) and all(name != b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else body})
