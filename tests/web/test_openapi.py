@@ -93,6 +93,19 @@ def test_what_a_streaming_route_refuses_is_described_as_it_is_answered(kind):
     assert list(refused["content"]) == ["application/problem+json"]
 
 
+def test_errors_of_a_stream_that_the_application_describes_are_json():
+    app, live = installed()
+
+    @live.feed("/f", item=Item, responses={404: {"model": Item}, "default": {"model": Item}})
+    async def f() -> Source: ...
+
+    for path in ("/f", "/f/stream"):
+        responses = described(app)["paths"][path]["get"]["responses"]
+        for status in ("404", "default"):
+            schema = {"$ref": "#/components/schemas/Item"}
+            assert responses[status]["content"] == {"application/json": {"schema": schema}}
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route
 def test_every_method_of_a_streaming_route_is_described_as_one():
     app, live = installed()

@@ -217,11 +217,16 @@ def _describe_items(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     inlined: dict[str, None] = {}
     for operation in _operations(document):
-        for response in operation.get("responses", {}).values():
+        for status, response in operation.get("responses", {}).items():
             content = response.get("content", {})
-            if "schema" in content.get(_EVENT_STREAM, {}):
+            if "schema" not in content.get(_EVENT_STREAM, {}):
+                continue
+            if status.startswith("2"):
                 schema = content[_EVENT_STREAM]["schema"]
                 content[_EVENT_STREAM] = {"itemSchema": _inlined(schema, schemas, inlined)}
+            else:
+                # FastAPI describes the models of all responses by the route's media type.
+                content["application/json"] = content.pop(_EVENT_STREAM)
     _drop_unused(document, list(inlined))
 
 
