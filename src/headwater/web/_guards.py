@@ -11,7 +11,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastapi.routing
 from fastapi import BackgroundTasks, Request, params
@@ -257,10 +257,9 @@ class GuardedRoute(APIRoute):
             return handler
 
         async def guarded(request: Request) -> Response:
-            decision = guards_of(self, request)
-            if decision is None:
-                return await handler(request)
-            await decision.get_route_handler()(request)
+            guards = guards_of(self, request)
+            if guards is not None:
+                await guards.get_route_handler()(request)
             return await handler(request)
 
         return guarded
@@ -276,14 +275,7 @@ def takes_body(route: APIRoute) -> bool:
 
 
 # By application: for each route, the route of its guards at each place where it was included.
-_decisions: weakref.WeakKeyDictionary[Any, dict[int, list[_Decision]]] = weakref.WeakKeyDictionary()
-
-
-class _Decision(NamedTuple):
-    """A place where a route was included, as a route that has its guards and nothing else."""
-
-    place: APIRoute
-    guarded: bool
+_places: weakref.WeakKeyDictionary[Any, dict[int, list[APIRoute]]] = weakref.WeakKeyDictionary()
 
 
 async def _passed(response: Response) -> Plan:
@@ -297,29 +289,27 @@ def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
     the request has come by count.
     """
     app = request.app
-    known = _decisions.setdefault(app, {})
+    known = _places.setdefault(app, {})
     if id(route) not in known:
         known[id(route)] = [
-            _decision(each, app)
+            _guards_at(each, app)
             for each in included_routes(app)
             if getattr(each, "original_route", each) is route
         ]
     found = known[id(route)]
-    if not found:
-        return None
-    taken = found[0]
     if len(found) > 1:
-        matching = (each for each in found if each.place.matches(request.scope)[0] is Match.FULL)
-        taken = next(matching, taken)
-    return taken.place if taken.guarded else None
+        matching = [each for each in found if each.matches(request.scope)[0] is Match.FULL]
+        found = matching or found
+    return found[0] if found and found[0].dependencies else None
 
 
-def _decision(included: Any, app: Any) -> _Decision:
+def _guards_at(included: Any, app: Any) -> APIRoute:
+    """A place where a route was included, as a route that has its guards and nothing else."""
     guards: list[Any] = []
     for each in included.dependencies:
         if isinstance(each, Guard) and each not in guards:
             guards.append(each)
-    place = APIRoute(
+    return APIRoute(
         included.path,
         _passed,
         methods=list(included.methods or ["GET"]),
@@ -327,7 +317,6 @@ def _decision(included: Any, app: Any) -> _Decision:
         dependency_overrides_provider=app,
         response_model=None,
     )
-    return _Decision(place, bool(guards))
 
 
 def included_routes(app: Any) -> Iterator[Any]:

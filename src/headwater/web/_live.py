@@ -43,6 +43,12 @@ _DEFAULTS: dict[str, Any] = {
     "io_uring": True,
     "limits": StreamLimits(),
 }
+# What the settings are that are no seconds.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "limits": (StreamLimits, "StreamLimits(...)"),
+    "io_uring": (bool, "True or False"),
+    "log": (EventLog | None, "an event log, such as open_log('redis://…')"),
+}
 
 
 def declared_at(what: str) -> str:
@@ -64,20 +70,14 @@ class Settings:
     def __init__(self, where: str, **named: Any) -> None:
         self.where = where
         self.named = {name: value for name, value in named.items() if value != SHARED}
-        for name in ("heartbeat", "write_timeout", "recheck"):
-            value = self.named.get(name, 1.0)
-            may_be_none = name == "heartbeat"
-            if value is not None or not may_be_none:
-                note = ", or None for no heartbeat" if may_be_none else ""
-                check_seconds(f"{where}: {name}={value!r}", value, note)
-        for name, kind, what in (
-            ("limits", StreamLimits, "StreamLimits(...)"),
-            ("io_uring", bool, "True or False"),
-            ("log", EventLog | None, "an event log, such as open_log('redis://…')"),
-        ):
-            if name in self.named:
-                value = self.named[name]
-                check_kind(f"{where}: {name}={value!r}", value, kind, what)
+        for name, value in self.named.items():
+            said = f"{where}: {name}={value!r}"
+            if name in _KINDS:
+                check_kind(said, value, *_KINDS[name])
+            elif name != "heartbeat":
+                check_seconds(said, value)
+            elif value is not None:
+                check_seconds(said, value, ", or None for no heartbeat")
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "

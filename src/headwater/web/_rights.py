@@ -164,8 +164,9 @@ class Rights:
         if right is None:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
-            right = Right((name, subjects), check, subjects, EMPTY, self, group, place=place)
-            right.request = request
+            right = Right(
+                (name, subjects), check, subjects, EMPTY, self, group, place=place, request=request
+            )
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:
@@ -304,17 +305,14 @@ class Rights:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 verdict = await right.check()
         except Exception as error:
-            return self._unanswered(right, error)
+            # A check that cannot run is no refusal, so streams outlive an outage; but not for ever.
+            logger.warning("the right of a stream could not be checked: %r", error)
+            now = asyncio.get_running_loop().time()
+            if right.unanswered_since is None:
+                right.unanswered_since = now
+            return CHANGED if now - right.unanswered_since > _PATIENCE else None
         right.unanswered_since = None
         return verdict
-
-    def _unanswered(self, right: Right, error: Exception) -> Verdict:
-        # A check that cannot run is no refusal, so streams outlive an outage; but not for ever.
-        logger.warning("the right of a stream could not be checked: %r", error)
-        now = asyncio.get_running_loop().time()
-        if right.unanswered_since is None:
-            right.unanswered_since = now
-        return CHANGED if now - right.unanswered_since > _PATIENCE else None
 
     def forget(self, right: Right, stream: Holder) -> None:
         """Forget a stream that has ended, and its right with the last stream."""

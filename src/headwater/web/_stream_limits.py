@@ -55,9 +55,7 @@ class StreamLimits:
             value = getattr(self, name)
             check_count(f"StreamLimits({name}={value!r})", value, 1024, ", in bytes")
         listed: Any = self.proxies
-        if isinstance(listed, bytes) or not isinstance(listed, (str, Collection)):
-            listed = [None]
-        if not isinstance(listed, str) and not all(isinstance(each, str) for each in listed):
+        if not isinstance(listed, Collection) or not all(isinstance(each, str) for each in listed):
             raise DeclarationError(
                 f"StreamLimits(proxies={self.proxies!r}): write addresses and networks, such as "
                 "['10.0.0.0/8'], or '*'"

@@ -8,7 +8,7 @@ app.include_router(live, prefix="/api")
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Literal, TypeVar, Unpack
 
 from headwater.errors import DeclarationError, MissingExtraError
@@ -139,7 +139,7 @@ class LiveRouter(HubFace, EventRouter):
         )
         # FastAPI copies a route by its class when it includes it.
         options["route_class"] = _route_class(options.get("route_class", LiveRoute), where)
-        own = options.pop("lifespan", None)
+        own = options.pop("lifespan", None) or (lambda _: nullcontext())
         super().__init__(settings, lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
@@ -319,18 +319,15 @@ class LiveRouter(HubFace, EventRouter):
 
         return declare
 
-    def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def _lifespan(self, own: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[Any]:
             if hasattr(app, "routes"):
                 own_routes = (each for each in self.routes if isinstance(each, APIRoute))
                 check_inclusions(app, [each.endpoint for each in own_routes])
-            async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
-                if own is None:
-                    yield
-                else:
-                    async with own(app) as state:
-                        yield state
+            hub = self._settings.lifespan(app)
+            async with hub, lifespan_of_runs(self.runs, self._settings), own(app) as state:
+                yield state
 
         return run
 

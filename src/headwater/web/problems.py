@@ -160,10 +160,27 @@ def refused_problem(refused: StreamRefusedError, status: int) -> Problem:
     return Problem(status, f"{refused}.".capitalize(), headers={"Retry-After": again})
 
 
-def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
-    """Whether an application has a handler for an error, beside its framework's ``defaults``."""
-    handler = _handler_of(error, app)
-    return handler is not None and handler not in defaults
+def own_problem(
+    error: Exception,
+    app: Any,
+    *,
+    problem: Callable[[Exception], Response | None] = problem_of,
+    defaults: Collection[Any] = (),
+) -> Response | None:
+    """What a route of Headwater answers for an error; None where the application decides.
+
+    Arguments:
+        problem: of an error that is expected.
+        defaults: the handlers that the framework installs by itself, which decide nothing.
+    """
+    if _handler_of(error, app) not in (None, *defaults):
+        return None
+    expected = problem(error)
+    if expected is not None:
+        return expected
+    handlers = getattr(app, "exception_handlers", {})
+    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
+    return None if decides else internal_problem()
 
 
 def _handler_of(error: Exception, app: Any) -> Callable[..., Any] | None:
@@ -197,13 +214,6 @@ def _seconds(retry_after: str | None) -> int:
     """RFC 9110, 10.2.3: the seconds; a date is not read."""
     given = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
     return min(int(retry_after or 0), 86_400) if given else _RETRY
-
-
-def unexpected_problem(app: Any) -> Response | None:
-    """The problem for an unexpected error; None where the application decides."""
-    handlers = getattr(app, "exception_handlers", {})
-    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
-    return None if decides else internal_problem()
 
 
 def internal_problem() -> Response:
