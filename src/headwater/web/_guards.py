@@ -11,7 +11,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi.routing
 from fastapi import BackgroundTasks, Request, params
@@ -198,7 +198,15 @@ class Once:
             values[self._tasks] = own_tasks = BackgroundTasks()
             tasks.add_task(own_tasks)
         value = await self._run(**values)
-        decided[id(self)] = _Decided(value, before, response, tasks, own_tasks)
+        after = [] if response is None else response.raw_headers
+        decided[id(self)] = _Decided(
+            value,
+            added=[pair for pair in after if pair not in before],
+            removed=[pair for pair in before if pair not in after],
+            status=None if response is None else response.status_code,
+            tasks=tasks,
+            own_tasks=own_tasks,
+        )
         return value
 
     def __eq__(self, other: object) -> bool:
@@ -208,33 +216,24 @@ class Once:
         return hash(self.call)
 
 
-class _Decided:
+class _Decided(NamedTuple):
     """What a guard came to, and what it did to the response: both hold for the whole request."""
 
-    def __init__(
-        self,
-        value: Any,
-        before: list[tuple[bytes, bytes]],
-        response: Response | None,
-        tasks: BackgroundTasks | None,
-        own_tasks: BackgroundTasks | None,
-    ) -> None:
-        after = [] if response is None else response.raw_headers
-        self.value = value
-        self._added = [pair for pair in after if pair not in before]
-        self._removed = [pair for pair in before if pair not in after]
-        self._status = None if response is None else response.status_code
-        self._tasks = tasks
-        self._own_tasks = own_tasks
+    value: Any
+    added: list[tuple[bytes, bytes]]
+    removed: list[tuple[bytes, bytes]]
+    status: int | None
+    tasks: BackgroundTasks | None
+    own_tasks: Any
 
     def repeat(self, response: Response | None, tasks: BackgroundTasks | None) -> None:
         """Do the same to the response of another run of the dependencies."""
         if response is not None:
-            kept = [p for p in response.raw_headers if p not in self._removed + self._added]
-            response.raw_headers[:] = kept + self._added
-            response.status_code = self._status or response.status_code
-        if tasks is not None and self._own_tasks is not None and tasks is not self._tasks:
-            tasks.add_task(self._own_tasks)
+            kept = [p for p in response.raw_headers if p not in self.removed + self.added]
+            response.raw_headers[:] = kept + self.added
+            response.status_code = self.status or response.status_code
+        if tasks is not None and tasks is not self.tasks:
+            tasks.add_task(self.own_tasks)
 
 
 class GuardedRoute(APIRoute):

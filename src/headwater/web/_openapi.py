@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from headwater.web._feed_models import events_model
 from headwater.web._paging import described
-from headwater.web._pair import FeedDeclaration
+from headwater.web._pair import FeedHalf
 from headwater.web.asgi import SSE
 
 _EVENT_STREAM = "text/event-stream"
@@ -95,26 +95,18 @@ class _EventStream(Response):
 
 
 def feed_options(
-    declaration: FeedDeclaration,
-    page: type[BaseModel],
-    options: dict[str, Any],
-    label: str,
-    *,
-    guarded: bool,
-    suffix: str,
+    half: FeedHalf, page: type[BaseModel], options: dict[str, Any], *, guarded: bool
 ) -> dict[str, Any]:
     """FastAPI's options for one half of a feed.
 
     Arguments:
         page: the model of a page.
         options: the user's own.
-        label: the name of the feed's function.
-        suffix: ``""`` or ``"/stream"``.
     """
     statuses = [401, 403] if guarded else []
-    made = {**options, "name": label + suffix.replace("/", "_")}
-    if suffix:
-        made["response_model"] = events_model(declaration, page)
+    made = dict(options)
+    if half.streams:
+        made["response_model"] = events_model(half.declaration, page)
         made["response_class"] = EventsDescribed
         made["response_description"] = _STREAM
         statuses += [406, 422]
@@ -125,11 +117,11 @@ def feed_options(
         statuses += [410, 422, 503]
     made["responses"] = {**problem_responses(statuses), **(options.get("responses") or {})}
     if options.get("operation_id"):
-        made["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
+        made["operation_id"] = options["operation_id"] + half.suffix.replace("/", "_")
     extra = dict(options.get("openapi_extra") or {})
     extra["parameters"] = [
         *extra.get("parameters", []),
-        *described(declaration.feed.page_limit, stream=bool(suffix)),
+        *described(half.declaration.feed.page_limit, stream=half.streams),
     ]
     made["openapi_extra"] = extra
     return made

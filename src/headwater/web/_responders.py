@@ -82,18 +82,21 @@ class Recheck:
         self.remembered = RememberedRequest(scope, responder.common)
         self._handle = handle
 
-    async def __call__(self) -> tuple[Verdict, Any]:
-        """The verdict, and the result that the user's function has now."""
+    async def __call__(
+        self, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
+    ) -> Verdict:
+        """The verdict; ``otherwise`` if ``key`` of the function's result is not as expected."""
         if self._handle is None:
-            return None, None
+            return None
         try:
             status, scope = await self.remembered.run(self._handle)
         except HTTPException as error:
-            return verdict_of(error.status_code), None
+            return verdict_of(error.status_code)
         plan: Planned | None = scope.get(PLAN)
         if plan is None:
-            return verdict_of(status or 500), None
-        return None, plan.result
+            return verdict_of(status or 500)
+        same = plan.result is None or key(plan.result) == expected
+        return None if same else otherwise
 
 
 class Call(ABC):
@@ -201,11 +204,7 @@ class Admission:
         # It lives as long as the right, so it holds nothing of the request's connection.
         assert call.recheck is not None
         self._asked = call.recheck.remembered
-        self._check = partial(_check, call.recheck, key, key(result), otherwise)
-
-    def take(self) -> StreamPlace:
-        """Take a place. Raises LimitReachedError."""
-        return take_place(self.call)
+        self._check = partial(call.recheck, key, key(result), otherwise)
 
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
@@ -221,15 +220,6 @@ class Admission:
             expiry(scope),
             asked,
         )
-
-
-async def _check(
-    recheck: Recheck, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
-) -> Verdict:
-    verdict, found = await recheck()
-    if verdict is None and found is not None and key(found) != expected:
-        return otherwise
-    return verdict
 
 
 class EventResponder(Responder):
@@ -284,8 +274,7 @@ class EventResponder(Responder):
         scope[STREAM] = stream
 
         def permitted() -> None:
-            admission = Admission(call, id(self))
-            admission.hold(stream, admission.take())
+            Admission(call, id(self)).hold(stream, take_place(call))
 
         scope[BEGIN] = permitted
 

@@ -240,18 +240,17 @@ class LiveRouter(HubFace, EventRouter):
             check_paging_parameters(feed.name, self.prefix + path, call, own)
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            answer = page_model(declaration)
-            label = getattr(call, "__name__", "feed")
-            halves: list[tuple[type[FeedHalf], str]] = [(PageHalf, ""), (StreamHalf, "/stream")]
+            page = page_model(declaration)
+            halves: list[type[FeedHalf]] = [PageHalf, StreamHalf]
             if path.endswith(":path}"):
                 # Such a parameter would take the end of the stream's path, too.
                 halves.reverse()
-            for half, suffix in halves:
-                endpoint = feed_endpoint(call, half(declaration, self._settings))
-                made = feed_options(
-                    declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
-                )
-                self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
+            for kind in halves:
+                half = kind(declaration, self._settings)
+                name = getattr(call, "__name__", "feed") + half.suffix.replace("/", "_")
+                made = {"name": name, "dependencies": guards}
+                made |= feed_options(half, page, {**options}, guarded=bool(guards))
+                self._add(path + half.suffix, feed_endpoint(call, half), ["GET"], made)
             if getattr(self.routes[-1], BODY_FIELD, None) is not None:
                 raise DeclarationError(
                     f"feed {feed.name!r}: its routes are GET and have no body: declare a model of "

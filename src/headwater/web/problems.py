@@ -79,8 +79,8 @@ def problem_response(
         "title": title or phrase,
         "status": status,
         "detail": detail,
+        **members,
     }
-    body.update(members)
     # ASCII, so that a lone surrogate in a refused value cannot break the answer about it.
     content = json.dumps(body, default=repr).encode()
     return Response(content, status, headers, MEDIA_TYPE)

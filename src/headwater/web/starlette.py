@@ -160,9 +160,9 @@ class LiveRoutes(HubFace):
             async def source(request: Request) -> Source:
                 return declaration.accept(await run(request))
 
-            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+            for half in (PageHalf, StreamHalf):
                 responder = half(declaration, self._settings)
-                self._add(path + suffix, ["GET"], responder, guards, source)
+                self._add(path + half.suffix, ["GET"], responder, guards, source)
             return call
 
         return declare
