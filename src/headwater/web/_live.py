@@ -15,6 +15,7 @@ import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 from headwater.delivery._hub import Hub
@@ -151,7 +152,6 @@ class Live:
         self._named: dict[str, tuple[Any, str]] = {}
         self._hub: Hub | None = None
         self._rights: Rights | None = None
-        self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
 
@@ -202,12 +202,10 @@ class Live:
                 self._recheck_log = RecheckLog(log, self.hub, self._rights.recheck)
         return self._rights
 
-    @property
+    @cached_property
     def places(self) -> StreamPlaces:
         """The places of streams and polls."""
-        if self._places is None:
-            self._places = StreamPlaces(self.setting("limits"))
-        return self._places
+        return StreamPlaces(self.setting("limits"))
 
     async def recheck(self, subject: str | None) -> None:
         """Check the rights of a subject again, here and in the processes that share the log."""

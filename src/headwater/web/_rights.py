@@ -242,9 +242,6 @@ class Rights:
             timer.cancel()
         self._expiring.clear()
 
-    def __len__(self) -> int:
-        return len(self._rights)
-
     def _arm(self) -> None:
         # At random: processes that started together do not check together. A late turn on a busy
         # machine does not delay the turns after it.

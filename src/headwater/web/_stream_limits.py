@@ -109,6 +109,3 @@ class StreamPlaces:
                 reason = f"{whose} has {most} open streams and polls, as many as it may"
                 raise LimitReachedError(reason, random.randint(*_RETRY))
         return StreamPlace(self._taken, (subjects, network, _ALL))
-
-    def __len__(self) -> int:
-        return self._taken[_ALL]

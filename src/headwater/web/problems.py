@@ -136,9 +136,11 @@ async def serve_with_problems(
     except StreamRefusedError as refused:
         await refuse_stream(sending.direct, refused, head=head)
     except Exception as error:
+        if sending.begun:
+            raise
         app = scope.get("app")
-        answer = None if sending.begun else problem(error, app)
-        if answer is None and stream and not sending.begun:
+        answer = problem(error, app)
+        if answer is None and stream:
             answer = await _of_application(error, app, Request(scope, receive))
         if answer is None:
             raise
