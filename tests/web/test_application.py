@@ -330,6 +330,17 @@ async def test_the_same_router_in_two_applications_and_twice_in_one():
             pass
 
 
+async def test_two_clients_of_a_test_run_one_application_at_once():
+    """Each with the headers of another user, say."""
+    app = FastAPI()
+    app.include_router(feature("notes", MemoryLog()))
+    async with LiveClient(app) as one:
+        async with LiveClient(app) as two, two.stream("/notes/stream") as stream:
+            await stream.next("snapshot")
+        async with one.stream("/notes/stream") as stream:
+            await stream.next("snapshot")
+
+
 async def test_mounted_under_an_application_whose_lifespan_is_the_only_one(caplog):
     live = feature("notes", MemoryLog())
     inner = FastAPI()

@@ -121,7 +121,8 @@ class Settings:
         The last application of the event loop to end closes the hub.
         """
         live = self.live()
-        user = (id(self), id(app))
+        # An application may run several times at once, as in tests: each time in a task of its own.
+        user = (id(self), id(app), id(asyncio.current_task()))
         if user in live.users:
             raise DeclarationError(
                 f"{self.where} is included twice in one application: include it once, and declare "
@@ -147,7 +148,7 @@ class Live:
     """
 
     def __init__(self) -> None:
-        self.users: set[tuple[int, int]] = set()
+        self.users: set[tuple[int, int, int]] = set()
         self.closed = False
         self._named: dict[str, tuple[Any, str]] = {}
         self._hub: Hub | None = None

@@ -253,7 +253,6 @@ def _drop_unused(document: dict[str, Any], names: list[str]) -> None:
     """Leave out those of these components that nothing refers to, in this order."""
     schemas = document["components"]["schemas"]
     for name in names:
-        others = {key: value for key, value in schemas.items() if key != name}
-        rest = {**document, "components": {**document["components"], "schemas": others}}
-        if f'"#/components/schemas/{name}"' not in json.dumps(rest, default=str):
-            schemas.pop(name, None)
+        schema = schemas.pop(name, None)
+        if f'"#/components/schemas/{name}"' in json.dumps(document, default=str):
+            schemas[name] = schema
