@@ -7,6 +7,7 @@ it is checked once at a time, so its cost does not grow with the number of tabs 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import random
@@ -123,7 +124,7 @@ class Rights:
         self._by_subject: dict[str, SmallSet[Right]] = {}
         many = min(_GROUPS, max(1, int(min(interval, 60.0) / _SHORTEST)))
         self._groups: list[set[Right]] = [set() for _ in range(many)]
-        self._next = 0
+        self._turns = itertools.cycle(self._groups)
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         # Those that end before they are checked next, each with the check at that moment.
@@ -255,11 +256,9 @@ class Rights:
         self._timer = None
         if not self._rights:
             return
-        group = self._groups[self._next]
-        self._next = (self._next + 1) % len(self._groups)
         # A check that is still running is not started once more: on a busy machine they would
         # pile up.
-        due = [right for right in group if not right.checking]
+        due = [right for right in next(self._turns) if not right.checking]
         if due:
             self._streams.run(self._check_each(due), "checking the rights of streams")
         self._arm()
