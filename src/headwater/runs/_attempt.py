@@ -108,7 +108,15 @@ class Attempt:
 
     @property
     def writer(self) -> Writer:
-        """The writer of the events. Raises RunCancelled if the function must stop."""
+        """The writer of the events.
+
+        Raises RunCancelled if the function must stop, and UsageError in another event loop.
+        """
+        if running_loop() is not self.loop:
+            raise UsageError(
+                f"run {self.run_id} is used in another event loop than its own: "
+                "give a plain function a SyncRun, or use asyncio.run_coroutine_threadsafe"
+            )
         self.touched_at = time.monotonic()
         if self._writer is None or self.lost:
             raise RunCancelled(self.state.id, "lost")
@@ -337,7 +345,20 @@ class SyncRun(_Face):
         self._do(Run(self._attempt).flush())
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        if running_loop() is self._attempt.loop:
+            work.close()
+            raise UsageError(
+                f"run {self.id}: a SyncRun would block this event loop for ever: use it in a thread"
+            )
         asyncio.run_coroutine_threadsafe(work, self._attempt.loop).result()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _checked_name(name: str) -> str:

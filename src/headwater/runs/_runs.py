@@ -9,17 +9,18 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from math import inf
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
-from headwater.runs._attempt import Attempt, Run, SyncRun
+from headwater.runs._attempt import Attempt, Run, SyncRun, running_loop
 from headwater.runs._core import Core
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
 from headwater.runs._store import Busy, Created, Store, Wanted, digest
 from headwater.runs._tail import RunReader
 from headwater.runs._watch import Timing
+from headwater.runs._writer import INPUT_ENVELOPE, plain_json
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,40}")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -93,7 +94,7 @@ class Runs:
         Arguments:
             kind: a name for runs of one kind, such as the path of a route.
             owner: the id of the run's owner.
-            input: a JSON value that the handler reads as ``run.input``.
+            input: a JSON value or a pydantic model, which the handler reads as ``run.input``.
             group: a name for runs that belong together, such as a conversation.
             busy: what happens while a run of the group is active. ``"reject"`` raises BusyError,
                 ``"cancel"`` cancels the active run and begins after it, ``"queue"`` begins after
@@ -101,10 +102,23 @@ class Runs:
             key: an idempotency key. The same key, kind and owner give the same run.
             hashed: a hash of the request. With the same key it must be the same.
             handler: ``async def`` or ``def``. It gets the run as its argument.
-            start: ``async def`` or ``def``. It gets the run's id, and puts it into a queue.
+            start: ``async def`` or ``def``. It gets the run's id, and puts it into a queue. Not
+                with a handler.
 
         Raises BusyError, KeyConflictError, UsageError and SourceUnavailableError.
         """
+        for field, text in (("kind", kind), ("owner", owner), ("group", group), ("key", key)):
+            if not (isinstance(text, str) or (text is None and field in ("group", "key"))):
+                raise UsageError(f"create({field}={text!r}): write a str")
+        if busy not in get_args(Busy):
+            raise UsageError(f"create(busy={busy!r}): write 'reject', 'cancel', 'queue' or 'allow'")
+        for field, function in (("handler", handler), ("start", start)):
+            if not (function is None or callable(function)):
+                raise UsageError(f"create({field}={function!r}): write a function")
+        if handler is not None and start is not None:
+            raise UsageError("create(): a run has a handler or start=, not both")
+        instead = "store it elsewhere and give its address"
+        plain, _ = plain_json(input, self.log, "create(): its input", instead, INPUT_ENVELOPE)
         core = self._core()
         if core.stopped:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
@@ -114,7 +128,7 @@ class Runs:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed)
+        wanted = Wanted(run_id, kind, owner, plain, group, busy, hashed)
         # A caller that leaves half-way must not leave a run that nobody produces.
         return await asyncio.shield(core.create(wanted, handler, start))
 
@@ -284,11 +298,7 @@ class Runs:
 
     def run_elsewhere(self, work: Callable[[Core], Any]) -> Any:
         """Run a coroutine in the event loop of another thread, and wait for its result."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+        if running_loop() is not None:
             raise UsageError("an event loop runs in this thread: use `async with`")
         home = next((loop for loop in self._cores if loop.is_running()), None)
         if home is not None and not self.log.capabilities.multi_process:

@@ -247,15 +247,17 @@ class Store:
 
     # Deciding
 
-    async def claim(self, found: RunState, worker: str, *, retry: bool = False) -> str | None:
+    async def claim(
+        self, found: RunState, worker: str, nonce: str, *, retry: bool = False
+    ) -> str | None:
         """Claim a queued run for a worker. Returns the claim; None if another attempt has it.
 
-        With ``retry`` another attempt may claim the run once this one is dead.
+        Arguments:
+            nonce: of this attempt, because two deliveries to one process make the same claim.
+            retry: whether another attempt may claim the run once this one is dead.
         """
         claim = f"{found.attempt + 1}-{worker}"
         await self.notify({"t": "claim", "id": found.id, "w": worker})
-        # Two deliveries to one process make the same claim.
-        nonce = secrets.token_hex(8)
         data = {"t": "claim", "c": claim, "retry": retry, "nonce": nonce}
         record = await self.first(self.topic(found.id), data, f"claim:{found.attempt + 1}")
         return claim if record.data["nonce"] == nonce else None

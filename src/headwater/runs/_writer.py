@@ -37,6 +37,8 @@ PIECE = 64 * 1024
 BATCH = 16
 # Bytes of an event's record beside its data, and the levels of JSON that are left for the data.
 ENVELOPE = 512
+# Bytes of a run's first record beside its input.
+INPUT_ENVELOPE = 4096
 LEVELS = MAX_DEPTH - 2
 # Seconds between tries while the log is away.
 SHORTEST, LONGEST = 0.05, 1.0

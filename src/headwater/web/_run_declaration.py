@@ -101,9 +101,7 @@ class RunEndpoints:
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await as_coroutine(call)(**values)
-                dump = getattr(given, "model_dump", None)
-                return Asked(owner, input=given if dump is None else dump(mode="json"))
+                return Asked(owner, input=await as_coroutine(call)(**values))
 
             async def begin(it: Run) -> Any:
                 return await call(**values, **{run: it})

@@ -16,7 +16,7 @@ from typing import Any
 from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
-from headwater.runs._writer import plain_json
+from headwater.runs._writer import INPUT_ENVELOPE, plain_json
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accepts_event_stream,
@@ -33,9 +33,6 @@ from headwater.web.asgi import Connection, Scope, last_event_id
 from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
-
-# Bytes of a run's first record beside its input.
-INPUT_ENVELOPE = 4096
 
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
