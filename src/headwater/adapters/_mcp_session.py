@@ -13,8 +13,10 @@ from mcp.server.streamable_http import EventCallback
 
 from headwater.eventlog import START, Offset
 
-# Characters of a message in one record. Also in UTF-8 they are below an event's limit of 1 MiB.
-_PIECE = 200_000
+# Characters of a message in one record, and bytes of JSON for one, at most.
+_PIECE, _WIDEST = 200_000, 4
+# Bytes of a record beside its piece.
+_ENVELOPE = 4096
 
 # What a session may hold in memory while the log is away.
 _MAX_PENDING_EVENTS = 1_000
@@ -37,15 +39,17 @@ class Event:
     text: str | None
     stored: Offset | None = None
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self, max_bytes: int) -> Iterator[dict[str, Any]]:
+        """Its records, each of which has at most so many bytes of JSON."""
+        piece = max(1, min(_PIECE, (max_bytes - _ENVELOPE) // _WIDEST))
         record = {"n": self.number, "stream": self.stream}
         if self.text is None:
             yield record
             return
-        pieces = range(0, len(self.text), _PIECE)
+        pieces = range(0, len(self.text), piece)
         for index, begin in enumerate(pieces):
             left = {"left": len(pieces) - 1 - index} if len(pieces) > 1 else {}
-            yield record | left | {"text": self.text[begin : begin + _PIECE]}
+            yield record | left | {"text": self.text[begin : begin + piece]}
 
 
 @dataclass(slots=True)

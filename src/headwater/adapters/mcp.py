@@ -252,7 +252,7 @@ class EventStore(SdkEventStore):
             batch: list[dict[str, Any]] = []
             last: list[tuple[Event, int]] = []
             for event in session.pending:
-                records = list(event.records())
+                records = list(event.records(self._log.max_event_bytes))
                 if batch and len(batch) + len(records) > self._log.capabilities.max_batch:
                     break
                 batch += records

@@ -31,8 +31,9 @@ SOON = 4096
 # its data. To cancel a run means to store all of this first: 16 appends of small events.
 BUFFER = 256 * 1024
 EACH = 1024
-# Characters of one delta as it is stored; a longer text becomes several.
-PIECE = 64 * 1024
+# Characters of one delta as it is stored, and bytes of JSON for one, at most: a control character
+# takes six. A longer text becomes several deltas.
+PIECE, WIDEST = 64 * 1024, 6
 # Events of one append. The limit keeps the ``end`` of a run among its last records.
 BATCH = 16
 # Bytes of an event's record beside its data, and the levels of JSON that are left for the data.
@@ -105,6 +106,7 @@ class Writer:
         self._run_id = run_id
         self._claim = claim
         self._allowed = allowed
+        self._piece = max(1, min(PIECE, (log.max_event_bytes - ENVELOPE) // WIDEST))
         self._waiting: deque[_Event] = deque()
         self._size = 0
         # Whether the events that wait are stored without regard to EVERY.
@@ -127,9 +129,9 @@ class Writer:
             text.encode()
         except UnicodeEncodeError as error:
             raise UsageError("delta(): a lone surrogate cannot be stored as UTF-8") from error
-        for start in range(0, len(text), PIECE):
+        for start in range(0, len(text), self._piece):
             await self._room()
-            self._add_text(text[start : start + PIECE])
+            self._add_text(text[start : start + self._piece])
 
     async def send(self, name: str, data: Any) -> None:
         """Add an event, and store it at once with all events that wait. Raises UsageError."""
@@ -173,7 +175,7 @@ class Writer:
         if not text:
             return
         last = self._waiting[-1] if self._waiting else None
-        if last is not None and last.name == "delta" and last.size + len(text) <= PIECE:
+        if last is not None and last.name == "delta" and last.size + len(text) <= self._piece:
             last.data += text
             last.size += len(text)
         else:
