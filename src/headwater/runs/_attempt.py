@@ -156,46 +156,39 @@ class Attempt:
         if self.task is not None and not self._finishing:
             self.task.cancel()
 
-    async def finish(self, state: State, *, result: Any = None, error: str | None = None) -> None:
-        """Store the events that wait, and end the run. Waits while the log is away."""
-        if self._finishing or self.lost:
-            return
-        if self.cancelled:
-            state, result, error = "cancelled", None, None
-        await self._settle(
-            partial(self._store.end, self.state.id, state, result=result, error=error)
-        )
-
-    async def give_up(self) -> None:
-        """Release the run, so that another attempt can claim it."""
-        claim = self.state.claim
-        if self.lost or self._finishing or claim is None:
-            return
-        await self._settle(partial(self._store.release, self.state, claim))
-
     async def conclude(self, error: BaseException | None, value: Any = None) -> None:
-        """End the run after its function has raised ``error`` or returned ``value``."""
+        """End the run after its function has raised ``error`` or returned ``value``.
+
+        Stores the events that wait first. With ``retry`` an error releases the run, so that another
+        attempt can claim it. Waits while the log is away.
+        """
         if self.lost:
             self.over()
-        elif self.cancelled or isinstance(error, RunCancelled):
-            await self.finish("cancelled")
+            return
+        if self._finishing:
+            return
+        state: State = "failed"
+        result = why = None
+        if self.cancelled or isinstance(error, RunCancelled):
+            state = "cancelled"
         elif error is not None and self.retry:
-            await self.give_up()
+            await self._settle(partial(self._store.release, self.state))
+            return
         elif error is not None and not isinstance(error, Exception):
-            await self.finish("lost", error=STOPPED)
+            state, why = "lost", STOPPED
         elif isinstance(error, RunFailed):
-            await self.finish("failed", error=str(error))
+            why = str(error)
         elif error is not None:
             # Its text may not be meant for clients. It is in the process's log.
-            await self.finish("failed", error=f"the run failed: {type(error).__name__}")
+            why = f"the run failed: {type(error).__name__}"
         else:
             try:
-                value = self.checked(self.result if value is None else value)
+                result = self.checked(self.result if value is None else value)
+                state = "done"
             except UsageError as odd:
                 logger.error("run %s: %s", self.state.id, odd)
-                await self.finish("failed", error=f"the run failed: {odd}")
-                return
-            await self.finish("done", result=value)
+                why = f"the run failed: {odd}"
+        await self._settle(partial(self._store.end, self.state.id, state, result=result, error=why))
 
     async def leave(self, error: BaseException | None) -> None:
         """As ``conclude``, which goes on if the caller is cancelled."""

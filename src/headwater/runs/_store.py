@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
-from headwater.runs._records import RunState, State, attempt_of, worker_of
+from headwater.runs._records import RunState, State, worker_of
 
 Busy = Literal["reject", "cancel", "queue", "allow"]
 
@@ -267,9 +267,9 @@ class Store:
         await self.first(self.topic(run_id), {"t": "cancel"}, "cancel")
         await self.notify({"t": "cancel", "id": run_id})
 
-    async def release(self, found: RunState, claim: str) -> None:
-        """Release a run, so that another attempt can claim it."""
-        key = f"release:{attempt_of(claim)}"
+    async def release(self, found: RunState) -> None:
+        """Release a run from the attempt that has it, so that another one can claim it."""
+        claim, key = found.claim, f"release:{found.attempt}"
         await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
         await self.notify({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
         await self.list(await self.state(found.id) or found)

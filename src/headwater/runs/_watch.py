@@ -331,8 +331,8 @@ class Watch:
             )
             return None
         cancelled = found.cancelled or known.cancelled
-        if found.retry and found.state == "running" and found.claim and not cancelled:
-            await self._store.release(found, found.claim)
+        if found.retry and found.state == "running" and not cancelled:
+            await self._store.release(found)
             if self._active.get(run_id) is known:
                 self._active[run_id] = _Active(None, self._now())
             return None
