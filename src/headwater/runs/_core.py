@@ -23,11 +23,10 @@ from headwater.errors import (
     UsageError,
 )
 from headwater.eventlog import EventLog
-from headwater.feeds._clock import utc_now
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
-from headwater.runs._store import Created, Store, Wanted
+from headwater.runs._store import Busy, Created, Store
 from headwater.runs._tail import RunReader, Tails
 from headwater.runs._threads import Threads
 from headwater.runs._watch import Timing, Watch
@@ -69,28 +68,24 @@ class Core:
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = Threads(THREADS)
-        self.watch = Watch(self.store, pulse, timing, self._on_news, self._look)
+        self.watch = Watch(self.store, pulse, timing, self._on_news)
 
     def reader(self, run_id: str) -> RunReader:
         """Returns a reader of a run. Its caller must ``seek`` first."""
         return RunReader(self.store, self.tails, run_id)
 
-    def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task of its own, and log its error."""
+    def keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task of its own."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("work on a run failed", exc_info=error)
-
-    async def _look(self) -> None:
-        if not self.pulse.multi:
-            # A log of one process needs no beats, so no thread looks for silent runs.
-            await self.pulse.look_for_silence(self.log)
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """As ``keep``. Logs the error of the coroutine."""
+        task = self.keep(work)
+        task.add_done_callback(_log_error)
+        return task
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
         run_id, kind = news["id"], news["t"]
@@ -138,27 +133,24 @@ class Core:
         """The attempt of this loop that has the run, if there is one."""
         return [one for one in self._attempts.get(run_id, ()) if not one.claiming]
 
-    def create(
-        self, wanted: Wanted, handler: Function | None, start: Function | None
-    ) -> asyncio.Task[Created]:
-        """Create a run, and produce it here or give it to its queue."""
-        task = self.loop.create_task(self._create(wanted, handler, start))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _create(
-        self, wanted: Wanted, handler: Function | None, start: Function | None
+    async def create(
+        self,
+        planned: RunState,
+        busy: Busy,
+        hashed: str,
+        handler: Function | None,
+        start: Function | None,
     ) -> Created:
-        planned = RunState(wanted.id, wanted.kind, wanted.owner, "queued", utc_now())
+        """Create a run, and produce it here or give it to its queue."""
         with self._prepared(planned) as attempt:
-            claimed = handler is not None
-            created = await self.store.create(wanted, attempt.worker, claimed=claimed)
+            created = await self.store.create(
+                planned, busy, hashed, attempt.worker, claimed=handler is not None
+            )
             if not created.is_new:
                 attempt.over()
                 return created
             attempt.state = created.state
-        if created.after is not None and wanted.busy == "cancel":
+        if created.after is not None and busy == "cancel":
             self.background(self._patiently(partial(self.cancel, created.after)))
         handing: Awaitable[object] | None = None
         if handler is not None:
@@ -363,3 +355,8 @@ class Core:
             await asyncio.wait(self._tasks, timeout=5)
         if self._owns_log:
             await self.log.close()
+
+
+def _log_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("work on a run failed", exc_info=error)

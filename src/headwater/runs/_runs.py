@@ -13,11 +13,12 @@ from typing import Any, Self, get_args
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
+from headwater.feeds._clock import utc_now
 from headwater.runs._attempt import Attempt, Run, SyncRun, running_loop
 from headwater.runs._core import Core
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
-from headwater.runs._store import Busy, Created, Store, Wanted, digest
+from headwater.runs._store import Busy, Created, digest
 from headwater.runs._tail import RunReader
 from headwater.runs._watch import Timing
 from headwater.runs._writer import INPUT_ENVELOPE, plain_json
@@ -67,7 +68,6 @@ class Runs:
         self._timing = Timing(lease, grace, keep, start_within, silence)
         self._pulse: Pulse | None = None
         self._cores: dict[asyncio.AbstractEventLoop, Core] = {}
-        self._home: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     # Starting and following
@@ -128,9 +128,9 @@ class Runs:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        wanted = Wanted(run_id, kind, owner, plain, group, busy, hashed)
+        planned = RunState(run_id, kind, owner, "queued", utc_now(), group, plain)
         # A caller that leaves half-way must not leave a run that nobody produces.
-        return await asyncio.shield(core.create(wanted, handler, start))
+        return await asyncio.shield(core.keep(core.create(planned, busy, hashed, handler, start)))
 
     async def state(self, run_id: str) -> RunState | None:
         """The present state of a run; None if it does not exist or was forgotten.
@@ -286,14 +286,8 @@ class Runs:
 
     def _beating(self) -> Pulse:
         if self._pulse is None:
-            silence = self._timing.silence
-
-            async def end(log: EventLog, run_id: str) -> None:
-                why = f"the run sent nothing for {silence:g} s"
-                await Store(log, self.name).end(run_id, "lost", error=why)
-
-            beats = Store(self.log, self.name).beats
-            self._pulse = Pulse(self.log, beats, self._timing.lease, silence, end)
+            timing = self._timing
+            self._pulse = Pulse(self.log, self.name, timing.lease, timing.silence)
         return self._pulse
 
     def run_elsewhere(self, work: Callable[[Core], Any]) -> Any:

@@ -85,7 +85,6 @@ class Watch:
 
     Arguments:
         on_news: called in the event loop with each record of ``news``.
-        on_look: called after each check while runs are active.
     """
 
     def __init__(
@@ -94,7 +93,6 @@ class Watch:
         pulse: Pulse,
         timing: Timing,
         on_news: Callable[[Mapping[str, Any]], None],
-        on_look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._pulse = pulse
@@ -102,7 +100,6 @@ class Watch:
         self._keep = timing.keep
         self._start_within = timing.start_within.total_seconds()
         self._on_news = on_news
-        self._on_look = on_look
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
         self._every = min(timing.lease / LOOKS, 1.0)
@@ -202,7 +199,9 @@ class Watch:
                 if self._read_all:
                     await self._read_news()
                 await self._look()
-                await self._on_look()
+                if not self._pulse.multi:
+                    # A log of one process needs no beats, so no thread looks for silent runs.
+                    await self._pulse.look_for_silence(self._store.log)
                 if time.monotonic() > due:
                     await self.sweep()
                     due = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
