@@ -66,14 +66,6 @@ class Cursor:
     stream: str
 
 
-@dataclass(slots=True)
-class Resumed:
-    """A stream that was replayed, but that the SDK has not registered yet."""
-
-    cursor: Cursor
-    send: EventCallback
-
-
 @dataclass(slots=True, eq=False)
 class Session:
     """One session's events.
@@ -83,7 +75,7 @@ class Session:
         count: the number of the latest event.
         stored: the offset of the latest event in the log.
         pending: the events that are not in the log yet.
-        resumed: streams between their replay and their priming event.
+        resumed: streams between their replay, which ended at a cursor, and their priming event.
         resumed_at: when the latest resumed stream got its priming event, by the loop's clock; None
             if the next message need not wait for it.
         untrimmed: records that were appended since the topic was trimmed.
@@ -96,7 +88,7 @@ class Session:
     stored: Offset = START
     pending: deque[Event] = field(default_factory=deque)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    resumed: dict[str, Resumed] = field(default_factory=dict)
+    resumed: dict[str, tuple[Cursor, EventCallback]] = field(default_factory=dict)
     resumed_at: float | None = None
     untrimmed: int = 0
     announced: float | None = None

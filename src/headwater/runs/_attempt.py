@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Literal
 
-from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
+from headwater.errors import RunCancelled, RunFailed, UsageError
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
-from headwater.runs._writer import Writer, plain_json
+from headwater.runs._writer import Writer, plain_json, stored
 
 logger = logging.getLogger("headwater.runs")
 
@@ -239,20 +239,11 @@ class Attempt:
         The attempt is lost if this process may no longer write.
         """
         self._finishing = True
-        delay = 0.05
+        waits = f"the end of run {self.state.id} is not stored yet"
         try:
             if flush and self._writer is not None:
                 await self._writer.flush()
-            while await self._may_write():
-                try:
-                    await store()
-                except SourceUnavailableError as error:
-                    logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, 1.0)
-                else:
-                    return
-            self.lost = True
+            self.lost = not await stored(store, self._may_write, logging.WARNING, waits)
         except RunCancelled:
             self.lost = True
         finally:

@@ -172,9 +172,8 @@ class Pulse:
         """End the thread."""
         self._closed = True
         self._nudge()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def _nudge(self) -> None:
         loop, wake = self._loop, self._wake

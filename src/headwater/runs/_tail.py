@@ -37,6 +37,7 @@ class Tail:
     Attributes:
         floor: an offset; all later records are in memory.
         followers: how many followers use this tail.
+        news: set at the next record.
         gone: why followers cannot continue; None while they can.
         joining: held by the follower that joins the log for all of them.
         joined: whether one has.
@@ -51,7 +52,7 @@ class Tail:
         self.joining = asyncio.Lock()
         self.joined = False
         self._size = 0
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
 
     def deliver(self, records: Sequence[Record]) -> None:
         """As Follower."""
@@ -75,12 +76,8 @@ class Tail:
         """The offset of the latest record."""
         return self.records[-1].offset if self.records else self.floor
 
-    async def wait(self) -> None:
-        """Wait for something new."""
-        await self._news.wait()
-
     def _ring(self) -> None:
-        news, self._news = self._news, asyncio.Event()
+        news, self.news = self.news, asyncio.Event()
         news.set()
 
 
@@ -199,7 +196,7 @@ class RunReader:
                 elif not self.fold.ended:
                     yield ()
                     if tail.gone is None and self._offset >= tail.latest:
-                        await tail.wait()
+                        await tail.news.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
 

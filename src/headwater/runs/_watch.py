@@ -84,7 +84,7 @@ class Watch:
     """The watcher of one event loop. Follows ``news`` and ``beats``.
 
     Arguments:
-        on_news: called in the event loop with each record of ``news``.
+        on_news: called in the event loop with each record of ``news``, some of them twice.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Watch:
         self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
         self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
-        # News that arrived while older news were read. They are noted again afterwards, in order.
+        # News that arrived while older news were read. They are heeded again afterwards, in order.
         self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
@@ -143,17 +143,13 @@ class Watch:
         if self._meanwhile is not None:
             self._meanwhile += records
         for record in records:
-            self._heed(record)
+            self._heed(record.data)
 
-    def _heed(self, record: Record) -> None:
-        if self._note(record.data):
-            self._on_news(record.data)
-
-    def _note(self, news: Mapping[str, Any]) -> bool:
-        """Note one record of ``news``. Returns False for a kind that this version does not know."""
+    def _heed(self, news: Mapping[str, Any]) -> None:
+        """Note one record of ``news``, and pass it on. A later version may write others."""
         kind, run_id = news.get("t"), news.get("id")
         if not isinstance(kind, str) or not isinstance(run_id, str):
-            return False
+            return
         known = self._active.get(run_id)
         cancelled = known is not None and known.cancelled
         if kind == "end":
@@ -170,7 +166,7 @@ class Watch:
                 self._active[run_id] = _Active(None, self._now(), cancelled=cancelled)
         elif kind == "cancel" and known is not None:
             known.cancelled = True
-        return True
+        self._on_news(news)
 
     def _take_beats(self, records: Sequence[Record]) -> None:
         now = self._now()
@@ -237,7 +233,7 @@ class Watch:
             while True:
                 page = await self._store.log.read(self._store.news, after, PAGE)
                 for record in page.records:
-                    self._heed(record)
+                    self._heed(record.data)
                     after = record.offset
                 if len(page.records) < PAGE:
                     return
@@ -246,7 +242,7 @@ class Watch:
             raise
         finally:
             for record in self._meanwhile:
-                self._note(record.data)
+                self._heed(record.data)
             self._meanwhile = None
 
     async def _look(self) -> None:

@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
@@ -242,18 +243,35 @@ class Writer:
 
     async def _append(self, records: list[dict[str, Any]]) -> None:
         """Append, and retry while the log is away. Readers skip a record stored twice, by ``s``."""
-        delay = SHORTEST
-        while self._closed is None:
-            if not await self._allowed():
-                self.close("lost")
-                return
-            try:
-                await self._log.append(self._topic, records)
-            except SourceUnavailableError as error:
-                if delay == SHORTEST:
-                    # Each run of the process says so; the log and the signs of life warn once.
-                    logger.info("run %s waits: %s", self._run_id, error)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST)
-            else:
-                return
+        append = partial(self._log.append, self._topic, records)
+        # Each run of the process logs this; the log and the signs of life warn once.
+        if not await stored(append, self._may_append, logging.INFO, f"run {self._run_id} waits"):
+            self.close("lost")
+
+    async def _may_append(self) -> bool:
+        return self._closed is None and await self._allowed()
+
+
+async def stored(
+    store: Callable[[], Awaitable[object]],
+    allowed: Callable[[], Awaitable[bool]],
+    level: int,
+    waits: str,
+) -> bool:
+    """Call ``store``, and again while the log is away. False once that is not allowed any more.
+
+    Arguments:
+        level, waits: of the line in the process's log when the log is away.
+    """
+    delay = SHORTEST
+    while await allowed():
+        try:
+            await store()
+        except SourceUnavailableError as error:
+            if delay == SHORTEST:
+                logger.log(level, "%s: %s", waits, error)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST)
+        else:
+            return True
+    return False

@@ -238,18 +238,13 @@ class StateRoute(_KnownRoute):
         found = await self._find(call, plan.result)
         shown = found.public()
         if plan.result.fold:
-            shown["text"] = await self._text(found)
-        await _send_json(call, plan, 200, shown)
-
-    async def _text(self, found: RunState) -> str:
-        """The output so far. Raises Problem if it is too long for one answer."""
-        text = await text_so_far(await self.declaration.runs.reader(found.id))
-        if text is None:
+            shown["text"] = await text_so_far(await self.declaration.runs.reader(found.id))
+        if plan.result.fold and shown["text"] is None:
             raise Problem(
                 422,
                 f"fold=true: the output has more than {MOST_FOLDED} characters: follow its stream.",
             )
-        return text
+        await _send_json(call, plan, 200, shown)
 
 
 class CancelRoute(_KnownRoute):
