@@ -55,6 +55,13 @@ async def test_a_run_that_cannot_be_is_refused_before_it_begins(
     assert begun == []
 
 
+@pytest.mark.parametrize("log", ["sqlite:///log.db", MemoryLog, None])
+def test_runs_need_a_log(log: Any) -> None:
+    """The address of a log is not one."""
+    with pytest.raises(UsageError, match=r"write a log, as from open_log\(...\)"):
+        Runs(log)
+
+
 async def test_a_model_may_be_the_input(runs: Runs) -> None:
     """As it may be the data of an event, and the result."""
 

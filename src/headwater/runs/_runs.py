@@ -55,6 +55,8 @@ class Runs:
         start_within: timedelta = timedelta(hours=1),
         silence: float | None = None,
     ) -> None:
+        if not isinstance(log, EventLog):
+            raise UsageError(f"Runs({log!r}): write a log, as from open_log(...)")
         if not _NAME.fullmatch(name):
             raise UsageError(f"Runs(name={name[:60]!a}): 1 to 40 characters of 0-9 A-Z a-z _ -")
         for field, value in (("lease", lease), ("grace", grace), ("silence", silence)):
