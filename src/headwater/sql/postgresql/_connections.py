@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,9 @@ _DEFAULTS = {
     "tcp_user_timeout": "20000",  # milliseconds
     "application_name": "headwater",
 }
+
+# Options that libpq or psycopg would read as numbers when it connects.
+_NUMBERS = ("keepalives", *(name for name, value in _DEFAULTS.items() if value.isdigit()))
 
 # PostgreSQL 13 brought xid8, pg_current_xact_id and pg_visible_in_snapshot.
 OLDEST = 130000
@@ -75,6 +79,10 @@ def address_of(url: str) -> sa.URL:
             "this is no address that libpq can read; give postgresql://user@host:port/name, or "
             "postgresql:///name?host=/folder for a Unix socket"
         ) from None
+    for name in _NUMBERS:
+        given = found.get(name)
+        if given is not None and re.fullmatch(r"\s*[-+]?\d{1,9}\s*", str(given)) is None:
+            raise DeclarationError(f"the address has {name}={given}, which is no whole number")
     return address
 
 
