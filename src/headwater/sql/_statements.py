@@ -289,7 +289,7 @@ class Statements(ABC):
     def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
         """What the database compared with a row, or with the ``old`` row of a removal."""
         is_value = self.old_is if old else self.filters.is_value
-        return question_columns(selected.questions, self.model.columns, is_value, self.dialect)
+        return question_columns(selected.questions, self.model, is_value, self.dialect)
 
     def old_is(self, name: str, slot: Any) -> Condition:
         """The condition that a row that was removed had a value."""

@@ -1,5 +1,6 @@
 """Tables as other people have them on PostgreSQL: exact, a reset, or a sentence at declaration."""
 
+import enum
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from headwater.delivery._hub import Hub
 from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table, track_table
 from headwater.sql.alembic import add_tracking
@@ -236,3 +238,49 @@ async def test_a_value_that_is_longer_than_its_column_is_not_cut(engine, kind, c
             await connection.execute(table.insert().values(id=1, word=value))
         assert (await stream.next("thing")).json()["id"] == 1
         assert len((await client.get("/things")).json()["items"]) == 1
+
+
+class Mood(enum.Enum):
+    good = 1
+    bad = 2
+
+
+@pytest.fixture(params=["psycopg", "asyncpg"])
+async def driven(request, postgres, database):
+    engine = create_async_engine(postgres.url(database).replace("psycopg", request.param))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["varchar(9)", "text", "feeling", "own.mood"])
+async def test_an_enum_of_the_model_may_be_another_type_in_the_table(driven, kind):
+    """psycopg lets the database say of which type a member is, and asyncpg asks for the type."""
+    things = await tracked(
+        driven,
+        "CREATE SCHEMA own",
+        "CREATE TYPE feeling AS ENUM ('good', 'bad')",
+        "CREATE TYPE own.mood AS ENUM ('good', 'bad')",
+        f"CREATE TABLE things (id int PRIMARY KEY, word {kind})",
+        word=sa.Enum(Mood, name="mood"),
+    )
+    word, hub, got = things.reader.model.table.c.word, Hub(), []
+    sources = [things.where(word != Mood.bad), things.where(word.in_([Mood.good])),
+               things.where(word=Mood.good)]  # fmt: skip
+    try:
+        if driven.dialect.driver == "asyncpg":
+            for source in sources:
+                with pytest.raises(DeclarationError, match="'word'|word != .*\"mood\" does not"):
+                    await hub.subscribe(source, got.extend)
+            return
+        for source in sources:
+            await hub.subscribe(source, got.extend)
+        await run(driven, "INSERT INTO things VALUES (1, 'good'), (2, 'bad')")
+        await until(lambda: len(got) == 3)
+        await run(driven, "UPDATE things SET word = 'bad'")
+        await until(lambda: len(got) == 6)
+        assert [(each.key["id"], each.removed) for each in got] == 3 * [(1, False)] + 3 * [
+            (1, True)
+        ]
+        assert (await sources[0].page(9)).changes == []
+    finally:
+        await hub.close()
