@@ -33,7 +33,7 @@ from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judg
 from headwater.sql._model import TableModel
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import Trim, remove
-from headwater.sql._unreadable import Unreadable, with_key
+from headwater.sql._unreadable import Unreadable
 from headwater.sql._wanted import Wanted
 
 Row = Sequence[Any]
@@ -337,7 +337,7 @@ class TableReader(TailReader):
         key = None
         if self.model.tracking.keyed:
             key = self.key_of([values[name] for name in self.model.key])
-        item = None if removed else with_key(values, key)
+        item = None if removed else values
         compared = values if compared is None else compared
         named = self.model.key
         return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)

@@ -169,6 +169,24 @@ async def test_json_of_every_kind_in_what_a_removal_keeps(engine):
     assert kept == {0: "x", 1: {"a": 1}, 2: [1], 3: 7, 4: True, 9: None}
 
 
+@pytest.mark.parametrize("kind", [JSONB, sa.JSON])
+async def test_the_null_of_json_is_a_key_as_any_other(engine, kind):
+    """A key of PostgreSQL holds no other NULL, so it is one item."""
+    ddl = "CREATE TABLE things (id jsonb PRIMARY KEY, word int)"
+    things = await tracked(engine, ddl, "INSERT INTO things VALUES ('null', 1)", key=kind)
+    hub, got = Hub(), []
+    try:
+        page = await things.where().page(9)
+        assert [change.item for change in page.changes] == [{"id": None, "word": 1}]
+        await hub.subscribe(things.where(), got.extend)
+        await run(engine, "INSERT INTO things VALUES ('\"null\"', 2)", "DELETE FROM things")
+        await until(lambda: len(got) >= 2)
+        removed = [change.key["id"] for change in got if change.removed]
+        assert sorted(removed, key=str) == [None, "null"]
+    finally:
+        await hub.close()
+
+
 async def test_a_length_of_time_is_no_moment(engine):
     things = await tracked(
         engine, "CREATE TABLE things (id interval PRIMARY KEY, word interval)",
@@ -269,7 +287,7 @@ async def test_an_enum_of_the_model_may_be_another_type_in_the_table(driven, kin
     try:
         if driven.dialect.driver == "asyncpg":
             for source in sources:
-                with pytest.raises(DeclarationError, match="'word'|word != .*\"mood\" does not"):
+                with pytest.raises(DeclarationError, match='"mood" does not exist'):
                     await hub.subscribe(source, got.extend)
             return
         for source in sources:

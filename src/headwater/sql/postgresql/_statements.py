@@ -193,7 +193,7 @@ class PostgreSQLStatements(Statements):
         xid, number, *_ = self.order
         if kind == GONE:
             xid, number = REMOVALS.c.change, REMOVALS.c.number
-            keys = [sa.cast(sa.null(), column.type) for column in self.keys]
+            keys = [self.model.cast(sa.null(), name) for name in self.model.key]
         if left is None:
             moment = sa.DateTime() if window is None else self._moment_type(window)
             left = sa.cast(sa.null(), moment)

@@ -301,7 +301,13 @@ class SQLiteReader(TableReader):
             own = row[PREFIX : PREFIX + len(self._attributes)]
             values = dict(zip(self._attributes, own, strict=True))
         compared = questions.answered(row, values)
-        return self.change(place, values, removed, moment_of(moment), compared)
+        change = self.change(place, values, removed, moment_of(moment), compared)
+        if change.key is not None and None in change.key.values() and not removed:
+            # SQLite lets NULL into a key, in as many rows as there are. To a client they are all
+            # one item, so none of them can be shown.
+            unknown = [name for name, value in change.key.items() if value is None]
+            change.item = {**values, **{name: Unreadable() for name in unknown}}
+        return change
 
     def _converted(self, name: str, value: Any) -> Any:
         try:
