@@ -272,8 +272,8 @@ def _array(name: str, kind: Any, said: str | None) -> Column:
     if said is None or not isinstance(kind, sa.Enum):
         return sa.cast(sa.bindparam(name, type_=ARRAY(kind)), ARRAY(kind))
     # The database may have an enum of another name, or a text, and psycopg lets it decide.
-    texts = ARRAY(kind.adapt(sa.Enum, native_enum=False))
-    return sa.cast(sa.bindparam(name, type_=texts), ARRAY(TypeOf(said)))
+    text: Any = kind.adapt(sa.Enum, native_enum=False)  # type: ignore[no-untyped-call]
+    return sa.cast(sa.bindparam(name, type_=ARRAY(text)), ARRAY(TypeOf(said)))
 
 
 def _numbers(answer: Any) -> list[int]:

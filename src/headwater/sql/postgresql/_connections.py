@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -28,6 +28,9 @@ _DEFAULTS = {
 
 # Options that libpq or psycopg would read as numbers when it connects.
 _NUMBERS = ("keepalives", *(name for name, value in _DEFAULTS.items() if value.isdigit()))
+
+# By event loop and database.
+Shared: TypeAlias = tuple[int, "str | sa.Engine"]
 
 # PostgreSQL 13 brought xid8, pg_current_xact_id and pg_visible_in_snapshot.
 OLDEST = 130000
@@ -119,10 +122,13 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
 
 
-def shared_by(engine: AsyncEngine) -> tuple[int, str]:
+def shared_by(engine: AsyncEngine) -> Shared:
     """A key for what all engines of one database and event loop share."""
-    loop = asyncio.get_running_loop()
-    return id(loop), engine.url.render_as_string(hide_password=False)
+    loop, url = asyncio.get_running_loop(), engine.url
+    if not url.host and not url.query:
+        # It names no database: ``async_creator=`` opens the connections.
+        return id(loop), engine.sync_engine
+    return id(loop), url.render_as_string(hide_password=False)
 
 
 def single_reads(engine: AsyncEngine) -> AsyncEngine:
