@@ -248,13 +248,13 @@ def _asked_values(number: int, expressions: Sequence[Expression]) -> dict[str, A
 
 def _asked_lite(number: int, shape: Shape) -> sa.FromClause:
     values = sa.func.json_each(sa.bindparam(f"asked_{number}", type_=sa.Text)).table_valued(
-        sa.column("key", sa.Integer), sa.column("value"), name=f"listed_{number}"
+        sa.column("key", sa.Integer), sa.column("value"), name=f"headwater_listed_{number}"
     )
     parts = [
         sa.type_coerce(sa.func.json_extract(values.c.value, f"$[{at}]"), kind).label(f"value_{at}")
         for at, kind in enumerate(shape.kinds)
     ]
-    return sa.select(values.c.key, *parts).subquery(f"asked_{number}")
+    return sa.select(values.c.key, *parts).subquery(f"headwater_asked_{number}")
 
 
 def _asked_array(number: int, shape: Shape, types: Mapping[Any, str]) -> sa.FromClause:
@@ -264,7 +264,7 @@ def _asked_array(number: int, shape: Shape, types: Mapping[Any, str]) -> sa.From
     arrays = [_array(each, kind, types.get(kind)) for each, kind in zip(names, kinds, strict=True)]
     columns = [sa.column(f"value_{at - 1}", kind) for at, kind in enumerate(kinds) if at]
     unnested = sa.func.unnest(*arrays).table_valued(sa.column("number", sa.Integer), *columns)
-    return unnested.render_derived(name=name)
+    return unnested.render_derived(name=f"headwater_{name}")
 
 
 def _array(name: str, kind: Any, said: str | None) -> Column:

@@ -222,7 +222,7 @@ class Statements(ABC):
     def _build_newest(self, selected: Selection, kind: str) -> Query:
         complete = sa.and_(self.complete, self.below(kind), *self._inside(selected.column))
         rows = self._rows(selected.form, complete, descending=True)
-        return self.whole(rows.subquery("picked"), selected, False)
+        return self.whole(rows.subquery("headwater_picked"), selected, False)
 
     def _rows(
         self,
@@ -247,9 +247,14 @@ class Statements(ABC):
 
     def _merged(self, parts: Sequence[Query]) -> sa.Subquery:
         if len(parts) == 1:
-            return parts[0].subquery("picked")
+            return parts[0].subquery("headwater_picked")
         every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
-        return sa.select(every).order_by(*self.sorting(every)).limit(COUNT).subquery("picked")
+        return (
+            sa.select(every)
+            .order_by(*self.sorting(every))
+            .limit(COUNT)
+            .subquery("headwater_picked")
+        )
 
     def _removal(self, selected: Selection, lack: Lack) -> Query:
         mine = REMOVALS.c.table_name == self.model.tracking.name
@@ -309,13 +314,13 @@ class Statements(ABC):
         if not names:
             return condition({})
         # A column of a union compares as its first part does: with its collation, as its type.
-        kinds, names = self.model.table.alias("kind").c, sorted(names)
+        kinds, names = self.model.table.alias("headwater_kind").c, sorted(names)
         as_stored = sa.union_all(
             sa.select(
                 *(kinds[self.model.columns[each].key].label(f"old_{each}") for each in names)
             ).where(sa.false()),
             sa.select(*(self.old(each).label(f"old_{each}") for each in names)).correlate(REMOVALS),
-        ).subquery("as_stored")
+        ).subquery("headwater_as_stored")
         columns = {each: as_stored.c[f"old_{each}"] for each in names}
         found = sa.select(1).select_from(as_stored).where(condition(columns))
         return sa.exists(found.correlate_except(as_stored))

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.delivery._hub import Hub
-from headwater.errors import DeclarationError, PositionError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql import Table, track_table
 from headwater.sql.alembic import add_tracking
 from headwater.testing import LiveClient
@@ -126,6 +126,24 @@ async def test_a_role_that_policies_hide_rows_from_is_refused(engine, postgres, 
 
     await until(refused, 5, pause=0.05)
     assert (await things.where().page(1)).changes == []
+    await other.dispose()
+    await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_a_role_that_may_not_read_what_is_needed_is_named_until_it_may(
+    engine, postgres, database
+):
+    things = await tracked(engine, PLAIN)
+    role = f"reader_of_{database}"
+    await run(engine, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON things TO {role}")
+    other = create_async_engine(postgres.url(database).replace("postgres@", f"{role}@"))
+    reads = Table(other, things.reader.model.table)
+    with pytest.raises(
+        SourceUnavailableError, match="may not .* denied for table headwater_tables"
+    ):
+        await reads.where().page(1)
+    await run(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    assert (await reads.where().page(1)).changes == []
     await other.dispose()
     await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
