@@ -17,6 +17,7 @@ from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Win
 from headwater.sql._filters import CACHED, Asked, Query
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel
+from headwater.sql._place_text import NEWEST
 from headwater.sql._reader import (
     ChangeBatch,
     CommitWatch,
@@ -33,7 +34,7 @@ from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql._wanted import Lack, Selection, Wanted
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite._file_reader import State
-from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
+from headwater.sql.sqlite._place import RowPlace, moment_of
 from headwater.sql.sqlite._schema import check_schema
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
