@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.sql import visitors
 
 from headwater.feeds._source import EVERYTHING, Filter
 from headwater.sql._expressions import Column, Condition, Shape, bare
@@ -19,7 +18,7 @@ from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql._values import stored_type
 from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
-from headwater.sql.query._pieces import Occurrence
+from headwater.sql.query._pieces import Occurrence, with_columns
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
@@ -278,13 +277,12 @@ class Statements:
     # Pieces
 
     def _joined(self, way: Way, columns: Columns) -> Query:
-        def moved(element: Any, **_: Any) -> Any:
-            for one, there in columns.items():
-                if isinstance(element, sa.ColumnClause) and element.table is one.alias:
-                    return there.c[element.name]
-            return None
+        there = {one.alias: other for one, other in columns.items()}
 
-        conditions = [visitors.replacement_traverse(each, {}, moved) for each in way.conditions]
+        def moved(column: sa.ColumnClause[Any]) -> Any:
+            return there[column.table].c[column.name] if column.table in there else None
+
+        conditions = [with_columns(each, moved) for each in way.conditions]
         first, *others = (columns[one] for one in way.occurrences)
         joined: Any = first
         for other in others:
