@@ -61,9 +61,13 @@ class Queries:
         self.derivation = derivation
         self.looker = looker
         self.nothing = looker.nothing
-        self.statements = Statements(derivation, looker.moments, looker.tables)
+        self.renew_statements()
         self.width = len(derivation.key)
         self._held = (*derivation.key, *derivation.filters)
+
+    def renew_statements(self) -> None:
+        """Write the statements anew, for other types of the columns."""
+        self.statements = Statements(self.derivation, self.looker.moments, self.looker.tables)
 
     def keys(
         self, look: Look, seen: Any, low: Key | None, high: Key | None, wanted: Filter
