@@ -196,7 +196,7 @@ async def judged_columns(connection: AsyncConnection, model: TableModel) -> froz
 
 
 async def stored_columns(connection: AsyncConnection, table: sa.Table) -> Sequence[Sequence[Any]]:
-    """Of each column of a table of PostgreSQL: the name, the type, and what ``_POSTGRESQL`` says."""
+    """What ``_POSTGRESQL`` says of each column of a table."""
     name = ".".join(quote(each) for each in (table.schema, table.name) if each)
     return (await connection.execute(_POSTGRESQL, {"name": name})).all()
 
