@@ -51,10 +51,11 @@ def as_read(column: sa.Column[Any], value: Hashable, dialect: sa.Dialect) -> Has
 
     An application's own type may store another value, and SQLite has date-times without a zone.
     """
-    kind: Any = column.type.dialect_impl(dialect)
+    kind = column.type.dialect_impl(dialect)
     if not isinstance(kind, (sa.types.TypeDecorator, sa.DateTime)):
         return value
-    bind, result = kind.bind_processor(dialect), kind.result_processor(dialect, None)
+    bind: Any = kind.bind_processor(dialect)
+    result = kind.result_processor(dialect, None)
     stored = value if bind is None else bind(value)
     found: Hashable = stored if result is None else result(stored)
     return found
