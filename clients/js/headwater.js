@@ -390,6 +390,62 @@ function parsed(text) {
   }
 }
 
+// src/options.js
+var OPTIONS = {
+  onSnapshot: "function",
+  onItem: "function",
+  onRemoved: "function",
+  onReset: "function",
+  onEvent: "function",
+  onState: "function",
+  onFrame: "function",
+  onSignIn: "function",
+  event: "string",
+  envelope: "string",
+  events: "array",
+  after: "string",
+  resume: "string or object",
+  rest: "boolean",
+  heartbeat: "boolean",
+  tabs: "boolean, string or number",
+  key: "string, array or function",
+  headers: "object, array or function",
+  method: "string",
+  body: "any",
+  credentials: "string",
+  fetch: "function",
+  EventSource: "function"
+};
+var HELD = { ...OPTIONS, onChange: "function" };
+var OF = {
+  follow: OPTIONS,
+  keyed: HELD,
+  list: { ...HELD, keep: "number" },
+  followRun: Object.fromEntries(
+    ["onChange", "onEvent", "onState", "onSignIn", "after", "headers", "credentials", "fetch"].map(
+      (name) => [name, HELD[name]]
+    )
+  )
+};
+function checked(name, options) {
+  const known = OF[name];
+  options ??= {};
+  if (typeof options !== "object") throw new TypeError(`${name}: the options are no object`);
+  for (const [option, value] of Object.entries(options)) {
+    if (!Object.hasOwn(known, option)) {
+      throw new TypeError(
+        `${name} has no option ${option}: it has ${Object.keys(known).join(", ")}. What a feed is asked for is part of its address, as in "/api/logs?level=error"`
+      );
+    }
+    const types = known[option];
+    const type = Array.isArray(value) ? "array" : typeof value;
+    if (value != null && types !== "any" && !types.includes(type)) {
+      throw new TypeError(`${name}: the option ${option} is of type ${type}, and must be of type ${types}`);
+    }
+  }
+  return options;
+}
+
 // src/tabs.js
 var ASK = 2e4;
 var REPLACE = 3e4;
@@ -555,7 +611,7 @@ var SEEN = 1e3;
 var KEPT = 1e3;
 var QUEUE = 1e3;
 var FRAME = 16;
-var CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent", "onChange"];
+var CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent"];
 var Follow = class {
   #options;
   #spec;
@@ -575,7 +631,7 @@ var Follow = class {
   #flush = null;
   #asking = null;
   // the sign-in that is asked for
-  constructor(url, options = {}, { keep, list: list2 } = {}) {
+  constructor(url, options, { keep, list: list2 } = {}) {
     this.#options = options;
     const callbacks = CALLBACKS.some((name) => options[name]);
     const plain = !options.headers && !options.method && !options.body && !options.fetch;
@@ -799,18 +855,21 @@ var Follow = class {
   }
 };
 function keyed(url, options) {
-  return new Follow(url, options, { keep: Infinity });
+  return new Follow(url, checked("keyed", options), { keep: Infinity });
 }
 function list(url, options) {
-  return new Follow(url, options, { keep: options?.keep ?? 1e3, list: true });
+  const { keep = 1e3 } = checked("list", options);
+  if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
+  return new Follow(url, options ?? {}, { keep, list: true });
 }
 function follow(url, options) {
-  return new Follow(url, options);
+  return new Follow(url, checked("follow", options));
 }
 function specOf(url, options, fetches) {
   const { credentials = "same-origin", method, body, EventSource = globalThis.EventSource } = options;
   const given = addressed(url);
-  if (typeof options.headers !== "function") new Headers(options.headers);
+  const sent = typeof options.headers === "function" ? void 0 : options.headers;
+  new Request(fetches ? given : "http://localhost/", { headers: sent, method, credentials, body: body && "" });
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -855,12 +914,14 @@ function inUtf8(text) {
   return String.fromCharCode(...new TextEncoder().encode(text));
 }
 function addressed(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   try {
-    const given = new URL(url, globalThis.document?.baseURI);
+    const given = new URL(url, base);
     if (url && /^(string|object)$/.test(typeof url) && /^https?:$/.test(given.protocol)) return given;
   } catch {
   }
-  throw new TypeError(`${url} is no address of a feed, such as "/api/logs"`);
+  const example = `${base ? "" : "http://localhost:8000"}/api/logs`;
+  throw new TypeError(`${url} is no address of a feed, such as "${example}"`);
 }
 function stored(resume) {
   if (typeof resume !== "string") return resume;
@@ -872,10 +933,11 @@ function stored(resume) {
 var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // src/run.js
-function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
-  const address = new URL(url, globalThis.document?.baseURI);
+function followRun(url, given) {
+  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
-  const ask = options.fetch ?? ((...given) => fetch(...given));
+  const ask = options.fetch ?? ((...asked) => fetch(...asked));
   let resolve, reject;
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
@@ -900,7 +962,7 @@ function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
     resolve(run);
   }
   address.pathname = `${path}/stream`;
-  const feed = follow(address.href, {
+  const feed = new Follow(address.href, {
     ...options,
     rest: false,
     tabs: false,

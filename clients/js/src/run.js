@@ -1,13 +1,15 @@
 /** One run: its output so far, and how it ended. */
 
-import { follow } from "./follow.js";
+import { addressed, Follow } from "./follow.js";
+import { checked } from "./options.js";
 
 /** Follows a run, given its address; `after` and the other options are as for `follow`. */
-export function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
-  const address = new URL(url, globalThis.document?.baseURI);
+export function followRun(url, given) {
+  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   // By fetch: an EventSource hears only the names of events that it is told before.
-  const ask = options.fetch ?? ((...given) => fetch(...given));
+  const ask = options.fetch ?? ((...asked) => fetch(...asked));
   let resolve, reject;
   const ended = new Promise((...both) => ([resolve, reject] = both));
   ended.catch(() => {}); // an application that does not wait for it is not troubled
@@ -36,7 +38,7 @@ export function followRun(url, { onChange, onEvent, onState, ...options } = {}) 
   }
 
   address.pathname = `${path}/stream`;
-  const feed = follow(address.href, {
+  const feed = new Follow(address.href, {
     ...options,
     rest: false,
     tabs: false,

@@ -1,7 +1,7 @@
 /** A feed is followed exactly, whatever the line between does. */
 
 import { test as base, expect, vi } from "vitest";
-import { follow, keyed, list } from "../headwater.js";
+import { follow, followRun, keyed, list } from "../headwater.js";
 import { numbers, serving, until } from "./server.js";
 
 /** Each test has a server of its own, and `followed`, which follows a feed and notes everything. */
@@ -396,8 +396,51 @@ test("by fetch a position is sent in UTF-8, as EventSource sends it", async ({ s
   expect(Buffer.from(headers["last-event-id"], "latin1").toString()).toBe("Grüße, 世界");
 });
 
-test("headers that cannot be sent are refused at once", () => {
-  expect(() => follow("http://localhost/api/logs", { headers: { "X-Name": "世界" } })).toThrow(TypeError);
+test.each([
+  { headers: { "X-Name": "世界" } },
+  { method: "GE T" },
+  { body: "{}" }, // no GET has one
+  { credentials: "all" },
+])("what fetch would refuse at each connection is refused at once: %o", (options) => {
+  expect(() => follow("http://localhost/api/logs", options)).toThrow(TypeError);
+});
+
+test.each([
+  [follow, { onItm() {} }, /^follow has no option onItm: it has onSnapshot, onItem, .*EventSource\. /],
+  [follow, { level: "error" }, /level.* is part of its address, as in "\/api\/logs\?level=error"$/],
+  [follow, { onChange() {} }, /^follow has no option onChange/],
+  [keyed, { keep: 5 }, /^keyed has no option keep: .*onChange/],
+  [list, { onitem() {} }, /^list has no option onitem: .*onChange, keep/],
+  [followRun, { onItem() {} }, /^followRun has no option onItem: it has onChange, onEvent/],
+  [follow, { onItem: "show" }, "follow: the option onItem is of type string, and must be of type function"],
+  [follow, { after: 7 }, "follow: the option after is of type number, and must be of type string"],
+  [follow, { events: "progress" }, "must be of type array"],
+  [follow, () => {}, "follow: the options are no object"],
+  [list, { keep: 0 }, "keep is 0, and must be 1 or more"],
+  [list, { keep: "many" }, "must be of type number"],
+])("what is no option, or has another type, is named: %o %o", (called, options, sentence) => {
+  expect(() => called("http://localhost/api/logs", options)).toThrow(sentence);
+});
+
+test("options that are undefined or null are not given", ({ open, server }) => {
+  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null }));
+  open(list(server.url, null));
+});
+
+test("where nothing says what a path belongs to, the error gives a whole address", () => {
+  for (const called of [follow, followRun]) {
+    expect(() => called("/api/logs")).toThrow('such as "http://localhost:8000/api/logs"');
+  }
+});
+
+test("in a worker a path belongs to the address of the worker", async ({ server, open }) => {
+  globalThis.location = new URL("/worker.js", server.url);
+  try {
+    const feed = open(follow("/ticks", { onItem() {} }));
+    await until(() => feed.state === "live");
+  } finally {
+    delete globalThis.location;
+  }
 });
 
 test.each([undefined, null, "", 7, "ftp://localhost/api/logs", "http://", "javascript:alert(1)"])(
