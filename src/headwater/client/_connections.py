@@ -83,9 +83,12 @@ class Shell(ABC):
 class Followed(Generic[V]):
     """The common part of the iterators of both clients. Raises UsageError."""
 
-    def __init__(self, session: Session[V], shell: Shell, client: object) -> None:
+    def __init__(self, session: Session[V], shell: Shell, client: object, kind: type) -> None:
         if client is not None and session.cookies is not None:
             raise UsageError("cookies: give them to your own client")
+        if client is not None and not isinstance(client, kind):
+            given = type(client).__name__
+            raise UsageError(f"client= must be an httpx.{kind.__name__}, not {given}")
         self._session = session
         self._shell = shell
 

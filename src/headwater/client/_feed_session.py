@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from threading import TIMEOUT_MAX
 from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,7 +13,7 @@ from headwater.client._address import rest_url, stream_url, with_query
 from headwater.client._feed import opened, read_feed, read_page, read_snapshot, with_items
 from headwater.client._headers import merged
 from headwater.client._items import converter
-from headwater.client._options import StreamOptions
+from headwater.client._options import FollowOptions
 from headwater.client._session import Request, Session, problem_detail
 from headwater.client._values import FeedValue, Item, Reset
 from headwater.errors import ResponseError, UsageError
@@ -46,20 +47,15 @@ class FeedSession(Session[FeedValue[Any]]):
         polling: whether it polls at the moment.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        item: Any = None,
-        fallback: float | None = _FALLBACK,
-        envelope: str | None = None,
-        **options: Unpack[StreamOptions],
-    ) -> None:
-        if fallback is not None and not fallback > 0:
-            raise UsageError(f"fallback={fallback}: seconds, more than 0; None never polls")
-        self._convert = converter(item)
-        self._envelope = envelope
+    _options = FollowOptions
+
+    def __init__(self, url: str, *, item: Any = None, **options: Unpack[FollowOptions]) -> None:
         super().__init__(url, **options)
+        self._convert = converter(item)
+        self._envelope = options.get("envelope")
+        fallback = options.get("fallback", _FALLBACK)
+        if fallback is not None and not 0 < fallback <= TIMEOUT_MAX:
+            raise UsageError(f"fallback={fallback}: seconds, more than 0; None never polls")
         if not self.last_event_id:
             # So that a poll goes on from there too. On a stream the header means the same.
             self._begin(_after(self.url))

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from headwater.errors import MissingExtraError, UsageError
@@ -28,6 +28,7 @@ __all__ = [
     "cookie_jar",
     "httpx",
     "least",
+    "new_client",
     "timeouts",
     "unknown_encoding",
 ]
@@ -50,6 +51,12 @@ _UNSENDABLE = (
     ValueError,
 )
 
+# The variables that httpx reads when a client is made.
+_OF_HTTPX = {
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"),
+}
+
 # httpx reads these without further packages.
 _ENCODINGS = {"", "identity", "gzip", "deflate"}
 
@@ -60,7 +67,7 @@ class LostError(Exception):
 
 def timeouts(idle: float | None) -> httpx.Timeout:
     """Time-outs for one request; ``idle`` is the longest silence of an open stream in seconds."""
-    if idle is not None and not idle > 0:
+    if idle is not None and not 0 < idle <= threading.TIMEOUT_MAX:
         raise UsageError(f"idle_timeout={idle}: seconds, more than 0; None waits for ever")
     return httpx.Timeout(CONNECT_TIMEOUT, read=idle)
 
@@ -74,6 +81,20 @@ def cookie_jar(url: str, cookies: Mapping[str, str] | None) -> httpx.Cookies:
     for name, value in (cookies or {}).items():
         jar.set(name, value, domain=domain)
     return jar
+
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+
+def new_client(kind: type[C], **options: Any) -> C:
+    """A client of httpx. Raises UsageError for what it cannot use of the environment."""
+    try:
+        return kind(**options)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        named = ", ".join(name for name in os.environ if name.upper() in _OF_HTTPX)
+        raise UsageError(
+            f"the proxy or certificates of the environment ({named}) cannot be used: {error}"
+        ) from error
 
 
 def least(*seconds: float | None) -> float | None:
