@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.lines import plain_text
 from headwater.errors import HeadwaterError, ResponseError
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def refusal(answer: httpx.Response) -> ResponseError:
 
 def say(sentence: str) -> None:
     """Print a sentence on standard error. Standard output is for the data alone."""
-    typer.echo(f"headwater: {sentence}", err=True)
+    # It may quote the server, which could otherwise send commands to the terminal.
+    typer.echo(f"headwater: {plain_text(sentence)}", err=True)
 
 
 def with_hint(error: HeadwaterError, token: str | None) -> str:

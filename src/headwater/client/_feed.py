@@ -30,7 +30,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
     Raises ResponseError for an error that ends the stream for good: the right to it was lost (401,
     403), or the feed has too many items to send them all (413). Also for what no feed sends (200).
     """
-    body = _object(message)
+    body = object_of(message)
     if message.event == "reset":
         return Reset(str(body.get("reason", "unknown")))
     if message.event == "error":
@@ -105,7 +105,8 @@ def with_items(value: FeedValue[Any], convert: Convert) -> FeedValue[Any]:
     return value
 
 
-def _object(message: Message) -> dict[str, Any]:
+def object_of(message: Message) -> dict[str, Any]:
+    """The data of an event. Raises ResponseError if it is not a JSON object."""
     try:
         body = json.loads(message.data)
     except (ValueError, RecursionError):

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import json as json_module
 import random as random_module
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ V = TypeVar("V")
 
 # A problem body is a few hundred bytes; a proxy's error page is cut.
 MAX_ERROR_BODY = 65_536
+# A proxy's error page.
+_TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
 _UNAUTHORIZED = 401
 _RETRY = 2.0
 
@@ -308,7 +312,7 @@ class Session(Generic[V]):
 
 
 def problem_detail(body: bytes) -> str:
-    """The reason in an error's body: the detail of an RFC 9457 problem, or the first line."""
+    """The reason in an error's body: the detail of an RFC 9457 problem, a title, or a line."""
     text = body.decode("utf-8", "replace").strip()
     try:
         problem = json_module.loads(text)
@@ -318,4 +322,6 @@ def problem_detail(body: bytes) -> str:
         for name in ("detail", "title"):
             if isinstance(problem.get(name), str):
                 return str(problem[name])
-    return text.partition("\n")[0][:200]
+    page = _TITLE.search(text)
+    line = text.partition("\n")[0] if page is None else html.unescape(page[1])
+    return " ".join(line.split())[:200]
