@@ -161,6 +161,7 @@ async function readFetch(spec, position, calls, stream, signal) {
 
 // src/waiting.js
 var BACK_OFF = { first: 500, most: 1e4 };
+var LONGEST2 = 2 ** 31 - 1;
 var SLOTS = 5;
 var { locks } = globalThis.navigator ?? {};
 function backOff(failures) {
@@ -175,7 +176,7 @@ function pause(milliseconds, signal) {
       signal.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, milliseconds);
+    const timer = setTimeout(done, Math.min(milliseconds, LONGEST2));
     signal.addEventListener("abort", done);
   });
 }
@@ -208,6 +209,7 @@ var POLLS = { first: 500, most: 6e4 };
 var WAIT = 25;
 var ANSWERS_WITHIN = 1e4;
 var BETWEEN_POLLS = 3e3;
+var HELD = 900;
 var GLIMPSE = { time: 700, pause: 400 };
 var SLEPT = 12e4;
 var REFUSALS = /* @__PURE__ */ new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
@@ -276,7 +278,8 @@ var Connection = class {
       if (end.status === 204) return this.#stopAt("closed", 204);
       if (REFUSALS.has(end.status)) return this.#stopAt("refused", end.status);
       if (this.state !== "stale" || !lived) this.#tell("reconnecting");
-      await pause(end.wait ?? backOff(misses), signal);
+      const more = backOff(misses);
+      await pause(end.wait === void 0 ? more : end.wait + more / 10, signal);
     }
   }
   /** Streams until that ends: {lived, status, wait}, without a status where it is not known. */
@@ -328,7 +331,11 @@ var Connection = class {
     const until = Date.now() + time;
     let answer = { status: 200 };
     while (answer.status === 200 && !signal.aborted && Date.now() < until) {
-      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - Date.now()) / 1e3)));
+      const { position } = this;
+      const began = Date.now();
+      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - began) / 1e3)));
+      const held = Date.now() - began > HELD || this.position !== position;
+      if (!held) await pause(BETWEEN_POLLS, signal);
     }
     return answer;
   }
@@ -416,14 +423,14 @@ var OPTIONS = {
   fetch: "function",
   EventSource: "function"
 };
-var HELD = { ...OPTIONS, onChange: "function" };
+var HELD2 = { ...OPTIONS, onChange: "function" };
 var OF = {
   follow: OPTIONS,
-  keyed: HELD,
-  list: { ...HELD, keep: "number" },
+  keyed: HELD2,
+  list: { ...HELD2, keep: "number" },
   followRun: Object.fromEntries(
     ["onChange", "onEvent", "onState", "onSignIn", "after", "headers", "credentials", "fetch"].map(
-      (name) => [name, HELD[name]]
+      (name) => [name, HELD2[name]]
     )
   )
 };
@@ -445,6 +452,15 @@ function checked(name, options) {
   }
   return options;
 }
+async function headersOf({ headers }) {
+  try {
+    return new Headers(await (typeof headers === "function" ? headers() : headers));
+  } catch (error) {
+    report(error);
+    throw error;
+  }
+}
+var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // src/tabs.js
 var ASK = 2e4;
@@ -638,7 +654,8 @@ var Follow = class {
     const alone = options.after || options.resume || !plain || !(callbacks || keep);
     const tabs = options.tabs ?? !alone;
     const spec = this.#spec = specOf(url, options, !plain);
-    this.#view = keep || tabs ? new View(options.key ?? "id", keep ?? KEPT) : null;
+    const key = typeof options.key === "function" ? (item) => this.#call("key", item) : options.key;
+    this.#view = keep || tabs ? new View(key ?? "id", keep ?? KEPT) : null;
     this.#list = list2;
     this.#connection = new Connection(
       spec,
@@ -709,7 +726,13 @@ var Follow = class {
   }
   async #begin() {
     const { after = null, resume } = this.#options;
-    this.#connection.position = (resume ? await stored(resume).get() : null) ?? after;
+    let kept = null;
+    try {
+      if (resume) kept = await stored(resume).get();
+    } catch (error) {
+      report(error);
+    }
+    this.#connection.position = kept ?? after;
     if (!this.#closed.signal.aborted) this.#wake();
   }
   #wake() {
@@ -844,14 +867,18 @@ var Follow = class {
   }
   #call(name, ...given) {
     try {
-      this.#options[name]?.(...given);
+      return this.#options[name]?.(...given);
     } catch (error) {
       report(error);
     }
   }
   #store() {
     const { resume } = this.#options;
-    if (resume) stored(resume).set(this.position);
+    try {
+      if (resume) stored(resume).set(this.position);
+    } catch (error) {
+      report(error);
+    }
   }
 };
 function keyed(url, options) {
@@ -900,7 +927,7 @@ function specOf(url, options, fetches) {
     }),
     rest: isFeed ? (position, wait) => half(path, { after: position, wait: position && wait }) : null,
     async ask(address, isStream, signal, position) {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", isStream ? "text/event-stream" : "application/json");
       if (isStream && position && spec.fetches) headers.set("Last-Event-ID", inUtf8(position));
       const how = isStream && fetches ? { method, body } : {};
@@ -930,7 +957,6 @@ function stored(resume) {
     set: (position) => position && sessionStorage.setItem(resume, position)
   };
 }
-var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // src/run.js
 function followRun(url, given) {
@@ -951,7 +977,7 @@ function followRun(url, given) {
     feed.close();
     address.pathname = path;
     try {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
       const answer = await ask(address.href, { headers, credentials, cache: "no-store" });

@@ -1,7 +1,7 @@
 /** One feed as a page follows it: callbacks, an iterator, a live Map or a bounded list. */
 
 import { Connection, itemsOf, parsed } from "./connection.js";
-import { checked } from "./options.js";
+import { checked, headersOf, report } from "./options.js";
 import { Tabs } from "./tabs.js";
 import { View } from "./view.js";
 import { locks } from "./waiting.js";
@@ -37,7 +37,8 @@ export class Follow {
     const alone = options.after || options.resume || !plain || !(callbacks || keep);
     const tabs = options.tabs ?? !alone;
     const spec = (this.#spec = specOf(url, options, !plain));
-    this.#view = keep || tabs ? new View(options.key ?? "id", keep ?? KEPT) : null;
+    const key = typeof options.key === "function" ? (item) => this.#call("key", item) : options.key;
+    this.#view = keep || tabs ? new View(key ?? "id", keep ?? KEPT) : null;
     this.#list = list;
     this.#connection = new Connection(spec, (message) =>
       this.#tabs ? this.#tabs.lead(message) : this.#take(message),
@@ -116,7 +117,13 @@ export class Follow {
 
   async #begin() {
     const { after = null, resume } = this.#options;
-    this.#connection.position = (resume ? await stored(resume).get() : null) ?? after;
+    let kept = null;
+    try {
+      if (resume) kept = await stored(resume).get();
+    } catch (error) {
+      report(error);
+    }
+    this.#connection.position = kept ?? after;
     if (!this.#closed.signal.aborted) this.#wake();
   }
 
@@ -271,7 +278,7 @@ export class Follow {
 
   #call(name, ...given) {
     try {
-      this.#options[name]?.(...given);
+      return this.#options[name]?.(...given);
     } catch (error) {
       report(error);
     }
@@ -279,7 +286,11 @@ export class Follow {
 
   #store() {
     const { resume } = this.#options;
-    if (resume) stored(resume).set(this.position);
+    try {
+      if (resume) stored(resume).set(this.position);
+    } catch (error) {
+      report(error);
+    }
   }
 }
 
@@ -337,7 +348,7 @@ function specOf(url, options, fetches) {
       }),
     rest: isFeed ? (position, wait) => half(path, { after: position, wait: position && wait }) : null,
     async ask(address, isStream, signal, position) {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", isStream ? "text/event-stream" : "application/json");
       if (isStream && position && spec.fetches) headers.set("Last-Event-ID", inUtf8(position));
       const how = isStream && fetches ? { method, body } : {};
@@ -375,5 +386,3 @@ function stored(resume) {
     set: (position) => position && sessionStorage.setItem(resume, position),
   };
 }
-
-const report = (error) => (globalThis.reportError ?? console.error)(error);

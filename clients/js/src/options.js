@@ -60,3 +60,16 @@ export function checked(name, options) {
   }
   return options;
 }
+
+/** The headers of a request. What the function throws is reported: the line alone would look broken. */
+export async function headersOf({ headers }) {
+  try {
+    return new Headers(await (typeof headers === "function" ? headers() : headers));
+  } catch (error) {
+    report(error);
+    throw error;
+  }
+}
+
+/** An error of the caller's own function. */
+export const report = (error) => (globalThis.reportError ?? console.error)(error);

@@ -1,7 +1,7 @@
 /** One run: its output so far, and how it ended. */
 
 import { addressed, Follow } from "./follow.js";
-import { checked } from "./options.js";
+import { checked, headersOf } from "./options.js";
 
 /** Follows a run, given its address; `after` and the other options are as for `follow`. */
 export function followRun(url, given) {
@@ -25,7 +25,7 @@ export function followRun(url, given) {
     feed.close();
     address.pathname = path;
     try {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
       const answer = await ask(address.href, { headers, credentials, cache: "no-store" });

@@ -1,6 +1,6 @@
 /** A feed is followed exactly, whatever the line between does. */
 
-import { test as base, expect, vi } from "vitest";
+import { describe, test as base, expect, vi } from "vitest";
 import { follow, followRun, keyed, list } from "../headwater.js";
 import { numbers, serving, until } from "./server.js";
 
@@ -394,6 +394,79 @@ test("by fetch a position is sent in UTF-8, as EventSource sends it", async ({ s
   await until(() => server.requests.length);
   const { headers } = server.requests[0];
   expect(Buffer.from(headers["last-event-id"], "latin1").toString()).toBe("Grüße, 世界");
+});
+
+test.concurrent("by fetch: a server that says not to wait, and ends each stream, is asked less and less often", async ({ server, followed }) => {
+  server.answers = Array(200).fill(503);
+  const seen = followed({ headers: HEADERS });
+  await until(() => server.requests.length >= 5);
+  const first = Date.now();
+  await until(() => server.requests.length >= 10);
+  expect(Date.now() - first).toBeGreaterThan(500);
+  seen.feed.close();
+});
+
+test.concurrent("by fetch: a wait that no timer can have is a long one", async ({ server, open }) => {
+  server.retry = "9".repeat(14);
+  server.add(...numbers(1));
+  const feed = open(follow(`${server.url}/stream`, { headers: HEADERS, rest: false, onEvent() {} }));
+  await until(() => feed.state === "live");
+  for (const response of server.streams) server.end(response, "");
+  await until(() => feed.state === "reconnecting");
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  expect(server.requests.length).toBe(1);
+});
+
+test.concurrent("a server that does not hold polls back is not asked all the time", async ({ server, followed }) => {
+  server.silent = true;
+  server.holds = false;
+  server.add(...numbers(1));
+  const seen = followed();
+  await until(() => seen.feed.state === "polling" && seen.numbers.length === 1);
+  const asked = server.requests.length;
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(server.requests.length - asked).toBeLessThan(4);
+});
+
+describe("an error of the caller's own function is reported, and the feed goes on:", () => {
+  const fails = () => {
+    throw new Error("mine");
+  };
+  test.each([
+    ["key", { key: fails }, keyed],
+    ["resume.get", { resume: { get: fails, set() {} } }, follow],
+    ["resume.get, later", { resume: { get: async () => fails(), set() {} } }, follow],
+    ["resume.set", { resume: { get() {}, set: fails } }, follow],
+  ])("%s", async (_, options, called) => {
+    const server = await serving();
+    const reported = vi.fn();
+    vi.stubGlobal("reportError", reported);
+    const got = [];
+    const feed = called(server.url, { onItem: ({ n }) => got.push(n), headers: HEADERS, ...options });
+    try {
+      server.add(...numbers(1));
+      await until(() => feed.state === "live");
+      server.add(...numbers(2, 1));
+      await until(() => got.length === 2);
+      expect(server.requests.length).toBe(1);
+      expect(reported).toHaveBeenCalledWith(new Error("mine"));
+    } finally {
+      feed.close();
+      vi.unstubAllGlobals();
+      await server.stop();
+    }
+  });
+
+  test("headers", async ({ server, open }) => {
+    const reported = vi.fn();
+    vi.stubGlobal("reportError", reported);
+    let tries = 0;
+    const headers = () => ((tries += 1) === 1 ? fails() : HEADERS);
+    const feed = open(follow(server.url, { headers, onItem() {} }));
+    await until(() => feed.state === "live");
+    vi.unstubAllGlobals();
+    expect(reported).toHaveBeenCalledExactlyOnceWith(new Error("mine"));
+  });
 });
 
 test.each([
