@@ -29,8 +29,8 @@ class Following(Followed[V]):
     """An async iterator that reconnects by itself; see ``AsyncStream`` and ``AsyncFeed``."""
 
     def __init__(self, session: Session[V], client: httpx.AsyncClient | None = None) -> None:
-        self._reader = _Reader(session)
-        super().__init__(session, self._reader, client, httpx.AsyncClient)
+        super().__init__(session, client, httpx.AsyncClient)
+        self._reader: _Reader = _Reader(session)
         self._client = client
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

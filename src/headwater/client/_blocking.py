@@ -28,8 +28,8 @@ class Following(Followed[V]):
     """
 
     def __init__(self, session: Session[V], client: httpx.Client | None = None) -> None:
-        self._reader = _Reader()
-        super().__init__(session, self._reader, client, httpx.Client)
+        super().__init__(session, client, httpx.Client)
+        self._reader: _Reader = _Reader()
         for name in ("token", "on_open", "on_position"):
             if inspect.iscoroutinefunction(getattr(session, name)):
                 raise UsageError(

@@ -65,8 +65,8 @@ class FeedSession(Session[FeedValue[Any]]):
         self._fallback = fallback if self._method == "GET" and self._reconnects else None
         self.polling = False
         self._event = ""
+        # Attempts since the last byte.
         self._silent = 0
-        self._heard = False
         self._stream_at = 0.0
         self._stream_pause = _STREAM_AGAIN
         self._asked = ("", 0.0)
@@ -84,29 +84,14 @@ class FeedSession(Session[FeedValue[Any]]):
             self.polling = False
             # If this attempt brings no byte, polling goes on.
             self._silent = _ATTEMPTS - 1
-        self._heard = False
+        self._silent += 1
         return replace(super().request(token), first_byte_within=self._fallback)
 
     def feed(self, chunk: bytes) -> None:
-        if chunk and not self._heard:
-            self._heard = True
+        if chunk:
             self._silent = 0
             self._stream_pause = _STREAM_AGAIN
         super().feed(chunk)
-
-    def refused(
-        self, status: int, headers: Mapping[str, str], body: bytes, *, now: float
-    ) -> Wait | Stop:
-        self._silent += 1
-        return super().refused(status, headers, body, now=now)
-
-    def ended(self, *, now: float) -> Wait | Stop:
-        self._count()
-        return super().ended(now=now)
-
-    def lost(self, cause: str) -> Wait | Stop:
-        self._count()
-        return super().lost(cause)
 
     def late(self) -> Wait | Stop:
         if self._fallback is None:
@@ -131,7 +116,7 @@ class FeedSession(Session[FeedValue[Any]]):
             return Wait(0.0, "")
         if status in _NO_RIGHT:
             # Decides as for a stream: 401 may ask for another token.
-            return super().refused(status, headers, body, now=wall)
+            return self.refused(status, headers, body, now=wall)
         page = _page(body, self._envelope) if status == _OK else None
         if page is None:
             return self._not_polled(status, headers, body, wall)
@@ -141,7 +126,7 @@ class FeedSession(Session[FeedValue[Any]]):
             values: list[FeedValue[Any]] = [snapshot]
             self._queue.append((snapshot, snapshot.position))
         else:
-            values = list(read_page(page, self._event, position))
+            values = read_page(page, self._event, position)
             self._queue.extend((value, _position_of(value)) for value in values)
         self._end = self._reconnect.last_event_id = page["position"]
         if position and not values and now - began < _HELD_SECONDS:
@@ -151,7 +136,7 @@ class FeedSession(Session[FeedValue[Any]]):
     def poll_lost(self, cause: str) -> Wait | Stop:
         """What to do after a poll without a response: try the stream, then poll again."""
         self._stream_at = 0.0
-        return super().lost(cause)
+        return self.lost(cause)
 
     def read(self, found: Any) -> FeedValue[Any] | None:
         value: FeedValue[Any] | None = found
@@ -162,10 +147,6 @@ class FeedSession(Session[FeedValue[Any]]):
         if value is None or self._convert is None:
             return value
         return with_items(value, self._convert)
-
-    def _count(self) -> None:
-        if not self._heard:
-            self._silent += 1
 
     def _poll(self, token: str | None, now: float) -> Request:
         position = self._reconnect.last_event_id

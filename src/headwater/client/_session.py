@@ -28,7 +28,7 @@ from headwater.client._options import (
     method_of,
 )
 from headwater.client._positions import PositionFile
-from headwater.client._transport import IDLE_TIMEOUT, timeouts
+from headwater.client._transport import IDLE_TIMEOUT, httpx, timeouts
 from headwater.errors import ResponseError, SourceUnavailableError, UsageError
 from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
 
@@ -66,7 +66,7 @@ class Session(Generic[V]):
 
     Attributes:
         url: the stream's address.
-        auth: for httpx, if ``signs_in``; else the httpx client signs in as it likes.
+        auth: for httpx. Without ``token`` and ``auth`` its client signs in as it likes.
         token: the caller's key, or the function that returns it.
         cookies: as in the options.
         idle_timeout: as in the options.
@@ -82,9 +82,12 @@ class Session(Generic[V]):
     def __init__(self, url: str, **options: Unpack[FollowOptions]) -> None:
         check_options(options, self._options)
         self.url = checked_url(url, options.get("params"))
-        self.token, self.auth = options.get("token"), options.get("auth")
+        self.token = options.get("token")
+        self.auth: Any = options.get("auth")
         if self.token is not None and self.auth is not None:
             raise UsageError("give token= or auth=, not both")
+        if self.token is None and self.auth is None:
+            self.auth = httpx.USE_CLIENT_DEFAULT
         if isinstance(self.token, str):
             bearer(self.token)
         self._content, self._body_headers = body_of(options.get("json"), options.get("content"))
@@ -129,11 +132,6 @@ class Session(Generic[V]):
         self._queue: deque[tuple[Any, str]] = deque()
         self._renewed = False
         self._answered: Mapping[str, str] = {}
-
-    @property
-    def signs_in(self) -> bool:
-        """Whether the caller gave ``token`` or ``auth``."""
-        return self.auth is not None or self.token is not None
 
     def _begin(self, position: str) -> None:
         self.last_event_id = self._end = position

@@ -27,7 +27,6 @@ __all__ = [
     "cause_of",
     "cookie_jar",
     "httpx",
-    "least",
     "new_client",
     "timeouts",
     "unknown_encoding",
@@ -95,11 +94,6 @@ def new_client(kind: type[C], **options: Any) -> C:
         raise UsageError(
             f"the proxy or certificates of the environment ({named}) cannot be used: {error}"
         ) from error
-
-
-def least(*seconds: float | None) -> float | None:
-    """The shortest of these times; None: no limit."""
-    return min((each for each in seconds if each is not None), default=None)
 
 
 def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.AsyncClient) -> str:
