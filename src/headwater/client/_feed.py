@@ -76,7 +76,7 @@ def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
 
 def read_page(
     body: Mapping[str, Any], event: str, before: str
-) -> list[FeedValue[Mapping[str, Any]]]:
+) -> list[Removed | Item[Mapping[str, Any]]]:
     """The values of a page after the position ``before``: removals first, then items.
 
     A page has one position, that of its end. So only its last value has that position, and the

@@ -121,13 +121,8 @@ class FeedSession(Session[FeedValue[Any]]):
         if page is None:
             return self._not_polled(status, headers, body, wall)
         self._reconnect.received()
-        if not position:
-            snapshot = read_snapshot(page)
-            values: list[FeedValue[Any]] = [snapshot]
-            self._queue.append((snapshot, snapshot.position))
-        else:
-            values = read_page(page, self._event, position)
-            self._queue.extend((value, _position_of(value)) for value in values)
+        values = read_page(page, self._event, position) if position else [read_snapshot(page)]
+        self._queue.extend((value, value.position) for value in values)
         self._end = self._reconnect.last_event_id = page["position"]
         if position and not values and now - began < _HELD_SECONDS:
             return Wait(self._reconnect.retry, "")
@@ -195,10 +190,6 @@ def _page(body: bytes, envelope: str | None) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError, AttributeError, ResponseError):
         return None
     return page if isinstance(page, dict) else None
-
-
-def _position_of(value: FeedValue[Any]) -> str:
-    return "" if isinstance(value, Reset) else value.position
 
 
 def _reason(body: bytes) -> str:

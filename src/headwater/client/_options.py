@@ -98,17 +98,12 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "token": ((str, Callable), "a str, or a function that returns one"),
     "auth": ((tuple, Callable, httpx.Auth), "a pair of str, or an httpx.Auth"),
     "position_file": ((str, PathLike), "a path"),
-    "on_position": (Callable, "a function"),
-    "on_open": (Callable, "a function"),
-    "on_wait": (Callable, "a function"),
-    "random": (Callable, "a function"),
     "reconnect": (bool, "True or False"),
-    "retry": ((int, float), "a number of seconds"),
-    "idle_timeout": ((int, float), "a number of seconds"),
-    "fallback": ((int, float), "a number of seconds"),
     "give_up_after": (int, "a number of failures"),
     "max_event_bytes": (int, "a number of bytes"),
     "envelope": (str, "the name of a member"),
+    **dict.fromkeys(["on_position", "on_open", "on_wait", "random"], (Callable, "a function")),
+    **dict.fromkeys(["retry", "idle_timeout", "fallback"], ((int, float), "a number of seconds")),
 }
 _NEVER_NONE = {"retry", "max_event_bytes", "random"}
 

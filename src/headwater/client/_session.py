@@ -136,7 +136,7 @@ class Session(Generic[V]):
     def _begin(self, position: str) -> None:
         self.last_event_id = self._end = position
         # A position that was given is still to be written to the file.
-        self._settled = position if self._file is None or position == self._loaded else ""
+        self._settled = position if self._file is None else self._loaded
         self._reconnect.last_event_id = position
         self._decoder = self._new_decoder()
 

@@ -18,19 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("client", "httpx") from error
 
-__all__ = [
-    "CONNECT_FAULTS",
-    "IDLE_TIMEOUT",
-    "MAX_REDIRECTS",
-    "LostError",
-    "Wire",
-    "cause_of",
-    "cookie_jar",
-    "httpx",
-    "new_client",
-    "timeouts",
-    "unknown_encoding",
-]
+__all__ = ["httpx"]
 
 # A server sends `: heartbeat` every 30 s. If three do not come, the connection is dead, although
 # no error was reported: a proxy may have forgotten it, or somebody pulled a cable.
