@@ -29,7 +29,6 @@ class Following(Followed[V]):
 
     def __init__(self, session: Session[V], client: httpx.Client | None = None) -> None:
         super().__init__(session, client, httpx.Client)
-        self._reader: _Reader = _Reader()
         for name in ("token", "on_open", "on_position"):
             if inspect.iscoroutinefunction(getattr(session, name)):
                 raise UsageError(
@@ -48,7 +47,7 @@ class Following(Followed[V]):
                 cookies=cookie_jar(session.url, session.cookies),
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
-        self._reader.client = client
+        self._reader: _Reader = _Reader(client)
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +172,8 @@ class _Reader(Shell):
         closed: set once the caller wants no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, client: httpx.Client) -> None:
+        self.client = client
         self.closed = threading.Event()
         self._wire = Wire()
         self._chunks: Iterator[bytes] | None = None

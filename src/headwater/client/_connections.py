@@ -8,7 +8,6 @@ coroutine by itself, one step for each value that it waits for.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,7 +38,7 @@ class Limit(Protocol):
         """Whether the block was ended because it took too long."""
 
 
-class Shell(ABC):
+class Shell(Protocol):
     """The network, the clock and the caller's functions, as asyncio or threads have them.
 
     Attributes:
@@ -50,27 +49,21 @@ class Shell(ABC):
     client: httpx.Client | httpx.AsyncClient
     response: httpx.Response | None = None
 
-    @abstractmethod
     async def settled(self, result: Any) -> Any:
         """The result of a call of httpx or of the caller's function. Awaits it if needed."""
 
-    @abstractmethod
     def limit(self, seconds: float | None) -> AbstractAsyncContextManager[Limit]:
         """A block around one request. After so many seconds it raises TimeoutError."""
 
-    @abstractmethod
     async def chunk(self, response: httpx.Response) -> bytes | None:
         """The next bytes of the body; None at its end. Raises what httpx does."""
 
-    @abstractmethod
     async def close(self, response: httpx.Response) -> None:
         """Close the response."""
 
-    @abstractmethod
     async def hand_over(self) -> None:
         """Let the caller take the session's values, and wait until it has taken all."""
 
-    @abstractmethod
     async def sleep(self, seconds: float) -> None:
         """Wait before the next connection."""
 

@@ -140,13 +140,11 @@ class Session(Generic[V]):
         self._reconnect.last_event_id = position
         self._decoder = self._new_decoder()
 
-    def request(
-        self,
-        token: str | None = None,
-        *,
-        now: float = 0.0,  # a feed's session decides by it
-    ) -> Request:
-        """The request of the next connection. ``now`` is a time of the monotonic clock."""
+    def request(self, token: str | None = None, *, now: float = 0.0) -> Request:
+        """The request of the next connection.
+
+        ``now`` is a time of the monotonic clock, by which a feed's session decides.
+        """
         position = self._reconnect.last_event_id.encode()
         url, own = self.url, self._own_headers(token)
         if position and is_field_value(position):

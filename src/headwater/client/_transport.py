@@ -90,10 +90,7 @@ def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.Asyn
     asked = client.headers.get("accept-encoding", "").lower().split(",")
     known = _ENCODINGS | {name.partition(";")[0].strip() for name in asked}
     used = str(response.headers.get("content-encoding", "")).lower().split(",")
-    for name in map(str.strip, used):
-        if name not in known:
-            return name
-    return ""
+    return next((name for name in map(str.strip, used) if name not in known), "")
 
 
 def cause_of(error: BaseException) -> str:
