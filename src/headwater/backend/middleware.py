@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -14,6 +15,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater.backend.metrics import Measures
+from headwater.backend.problems import too_many
+from headwater.backend.throttle import Writes
+from headwater.web._addresses import network_of
+from headwater.web._identity import subjects
 from headwater.web.problems import Problem, internal_problem, problem_response
 
 logger = structlog.stdlib.get_logger("headwater.access")
@@ -25,6 +30,9 @@ CONTENT_POLICY = (
     "frame-ancestors 'none'"
 )
 
+# Largest bodies of one caller that are held at once.
+_MOST_HELD = 16
+
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -34,20 +42,27 @@ _HEADERS = [
 
 
 class BodyLimit:
-    """Answers a request with 413 when the application reads a body over the limit.
+    """Bounds what the application reads of requests' bodies.
 
-    So a caller without the permission gets 401 or 403 first. A body without Content-Length is
-    counted while it arrives.
+    A body over the limit is answered 413. A caller of whom too many bytes come, or are held, gets
+    429. A caller without the permission gets 401 or 403 first, as nothing is read of theirs. A body
+    without Content-Length is counted while it arrives.
 
     Arguments:
         limit: the largest body, in bytes.
         less: smaller limits, by path.
+        writes: a long body counts there like several requests.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, less: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: int, less: Mapping[str, int], writes: Callable[[], Writes]
+    ) -> None:
         self._app = app
         self._limit = limit
         self._less = less
+        self._writes = writes
+        # Bytes of bodies whose requests are not answered yet, by caller.
+        self._held: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,20 +70,37 @@ class BodyLimit:
             return
         limit = min(self._limit, self._less.get(scope["path"], self._limit))
         declared = _content_length(scope)
-        taken = 0
+        caller, taken = "", 0
 
         async def bounded() -> Message:
-            nonlocal taken
+            nonlocal caller, taken
             if declared is not None and declared > limit:
                 raise _too_large(limit)
             message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
+            if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+                caller = caller or _caller(scope)
+                before, taken = taken, taken + size
+                self._held[caller] += size
                 if taken > limit:
                     raise _too_large(limit)
+                if self._held[caller] > _MOST_HELD * self._limit:
+                    raise too_many("Too many long requests of yours are under way; wait.", 1)
+                self._writes().check_body(caller, before, taken)
             return message
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            if taken:
+                self._held[caller] -= taken
+                if not self._held[caller]:
+                    del self._held[caller]
+
+
+def _caller(scope: Scope) -> str:
+    """On whose behalf a request is made, as `Writes` has it."""
+    client = scope.get("client")
+    return next(iter(subjects(scope)), None) or f"network:{network_of(client and client[0])}"
 
 
 def _too_large(limit: int) -> Problem:
