@@ -19,9 +19,9 @@ class TestMethods:
     @pytest.mark.parametrize(
         ("path", "allow"),
         [
-            ("/api/users", {"GET", "POST"}),
-            ("/api/users/me/api-keys", {"GET", "POST"}),
-            ("/api/satellites", {"GET", "POST"}),
+            ("/api/users", {"GET", "HEAD", "POST"}),
+            ("/api/users/me/api-keys", {"GET", "HEAD", "POST"}),
+            ("/api/satellites", {"GET", "HEAD", "POST"}),
             ("/api/teams/x/members/y", {"PUT", "DELETE"}),
             ("/api/auth/login", {"POST"}),
             ("/", {"GET", "HEAD"}),
@@ -32,6 +32,20 @@ class TestMethods:
         assert answer.status_code == 405
         assert set(answer.headers["allow"].split(", ")) == allow
         assert len(answer.headers.get_list("allow")) == 1
+
+    async def test_what_can_be_got_can_be_asked_for_its_head(self, served):
+        """As monitors do it with ``/healthz``."""
+        world, port = served
+        ann = await world.user("ann")
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Cookie": ann.cookie}
+        ) as client:
+            for path in ("/healthz", "/readyz", "/api/users/me", "/api/logs", "/docs"):
+                answer = await client.head(path)
+                assert (answer.status_code, answer.content) == (200, b""), path
+                assert int(answer.headers["content-length"])
+            answer = await client.head("/api/auth/login")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
     async def test_a_feed_has_head_and_post(self, world: World):
         answer = await world.anyone.request("PUT", "/api/logs")

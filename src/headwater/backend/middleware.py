@@ -197,6 +197,10 @@ class Envelope:
             return
         began = time.perf_counter()
         done = False
+        method = scope["method"]
+        if method == "HEAD" and not self._has(scope, "HEAD") and self._has(scope, "GET"):
+            # FastAPI's own routes lack it. The server leaves the body out.
+            scope = {**scope, "method": "GET"}
 
         async def observed(message: Message) -> None:
             nonlocal done
@@ -212,7 +216,7 @@ class Envelope:
                     # It is for one caller: no proxy and no browser may store it.
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*headers, *_HEADERS]}
-                self._observe(scope, message["status"], time.perf_counter() - began)
+                self._observe(scope, method, message["status"], time.perf_counter() - began)
             await send(message)
 
         try:
@@ -225,19 +229,20 @@ class Envelope:
 
     def _methods(self, scope: Scope) -> str:
         """The methods of all routes with this path. Each route only knows its own."""
-        return ", ".join(
-            method
-            for method in _METHODS
-            if any(
-                route.matches({**scope, "method": method})[0] == Match.FULL
-                for route in self._routes
-            )
-        )
+        found = {method for method in _METHODS if self._has(scope, method)}
+        if "GET" in found:
+            found.add("HEAD")
+        return ", ".join(method for method in _METHODS if method in found)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def _has(self, scope: Scope, method: str) -> bool:
+        """Whether there is a route with this path and method."""
+        asked = {**scope, "method": method}
+        return any(route.matches(asked)[0] == Match.FULL for route in self._routes)
+
+    def _observe(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         # The route's pattern, never the path itself: each would be a time series of its own.
         route = _pattern(scope)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = method if method in _METHODS else "other"
         self._measures.observe(method, route, status, seconds)
         if self._access_log:
             client = scope.get("client")
