@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headwater.backend.auth.dependencies import authenticate_again
 from headwater.backend.metrics import Measures
 from headwater.backend.problems import too_many
 from headwater.backend.throttle import Writes
@@ -32,6 +33,8 @@ CONTENT_POLICY = (
 
 # Largest bodies of one caller that are held at once.
 _MOST_HELD = 16
+# Seconds for which what was decided of a caller holds while the body comes.
+_SLOW = 0.5
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -46,7 +49,8 @@ class BodyLimit:
 
     A body over the limit is answered 413. A caller of whom too many bytes come, or are held, gets
     429. A caller without the permission gets 401 or 403 first, as nothing is read of theirs. A body
-    without Content-Length is counted while it arrives.
+    without Content-Length is counted while it arrives. After a slow body the caller's rights are
+    asked again, as they may have ended meanwhile.
 
     Arguments:
         limit: the largest body, in bytes.
@@ -71,6 +75,7 @@ class BodyLimit:
         limit = min(self._limit, self._less.get(scope["path"], self._limit))
         declared = _content_length(scope)
         caller, taken = "", 0
+        began = time.monotonic()
 
         async def bounded() -> Message:
             nonlocal caller, taken
@@ -86,6 +91,8 @@ class BodyLimit:
                 if self._held[caller] > _MOST_HELD * self._limit:
                     raise too_many("Too many long requests of yours are under way; wait.", 1)
                 self._writes().check_body(caller, before, taken)
+            if time.monotonic() - began > _SLOW:
+                authenticate_again(scope)
             return message
 
         try:

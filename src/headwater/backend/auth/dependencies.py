@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import not_found, unauthorized
 from headwater.backend.state import backend_of
+from headwater.web._guards import decide_again
 from headwater.web.fastapi import expires, guard, identify
 from headwater.web.problems import Problem
 
@@ -82,6 +84,12 @@ async def authenticate(request: Request) -> Principal:
         expires(request, found.expires_at)
     request.state.principal = found
     return found
+
+
+def authenticate_again(scope: Scope) -> None:
+    """Let all that was decided of a request's caller be decided anew."""
+    scope.get("state", {}).pop("principal", None)
+    decide_again(scope)
 
 
 async def current_user(request: Request) -> Principal:
