@@ -73,13 +73,13 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = min(self._limit, self._less.get(scope["path"], self._limit))
-        declared = _content_length(scope)
+        declared = dict(scope["headers"]).get(b"content-length", b"")
         caller, taken = "", 0
         began = time.monotonic()
 
         async def bounded() -> Message:
             nonlocal caller, taken
-            if declared is not None and declared > limit:
+            if declared.isdigit() and int(declared) > limit:
                 raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.request" and (size := len(message.get("body", b""))):
@@ -272,10 +272,3 @@ def _pattern(scope: Scope) -> str:
     route: Any = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(route, "path", None)
     return path if isinstance(path, str) else "none"
-
-
-def _content_length(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None

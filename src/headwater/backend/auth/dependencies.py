@@ -78,8 +78,8 @@ async def authenticate(request: Request) -> Principal:
     if found.via == "session":
         check_origin(request, backend.settings.allowed_origins)
     if request.method not in SAFE_METHODS:
-        backend.writes.check(f"{found.kind}:{found.id}")
-    identify(request, f"{found.kind}:{found.id}")
+        backend.writes.check(found.subject)
+    identify(request, found.subject)
     if found.expires_at is not None:
         expires(request, found.expires_at)
     request.state.principal = found
@@ -151,21 +151,9 @@ def user_with(permission: str) -> Any:
 
 @cache
 def requires(permission: str) -> Any:
-    """The guard of a permission, beside ``signed_in``: 403 without it."""
+    """The guard of a permission, beside ``signed_in``: 403 without it.
 
-    async def permitted(request: Request) -> None:
-        principal = await authenticate(request)
-        if not principal.may(permission):
-            raise _missing(permission)
-
-    return guard(permitted, permission)
-
-
-@cache
-def requires_somewhere(permission: str) -> Any:
-    """The guard of a permission that a team role may give too.
-
-    The service decides for the team in question.
+    Where a team role may give it too, the service decides for the team in question.
     """
 
     async def permitted(request: Request) -> None:
