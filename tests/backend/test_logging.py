@@ -68,6 +68,8 @@ def test_what_each_request_meets_is_logged_once_a_second(capsys: pytest.CaptureF
     for number in range(1000):
         logging.getLogger("headwater.web").warning("The database cannot be read: %s", "away")
         logging.getLogger("headwater.backend").warning("other loggers say all, %s", number)
+        logging.getLogger("headwater.web").error("it failed", exc_info=ValueError(number))
     written = capsys.readouterr().err
+    assert written.count("ValueError: ") == 1000
     assert 1 <= written.count("cannot be read") < 20
     assert written.count("say all") == 1000

@@ -92,7 +92,8 @@ class _Repeated(logging.Filter):
         self._logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not super().filter(record):
+        # Two errors with one message have different tracebacks.
+        if record.exc_info or not super().filter(record):
             return True
         now, message = time.monotonic(), record.getMessage()
         if now - self._logged.get(message, -_AGAIN) < _AGAIN:
