@@ -271,20 +271,14 @@ class EventResponder(Responder):
         sse = self.sse
         stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)
         scope[STREAM] = stream
-
-        def permitted() -> None:
-            Admission(call, id(self)).hold(stream, take_place(call))
-
-        scope[BEGIN] = permitted
+        scope[BEGIN] = lambda: Admission(call, id(self)).hold(stream, take_place(call))
 
         async def send(message: MutableMapping[str, Any]) -> None:
             # FastAPI's own answer, unless the handler has begun to stream.
             if not stream.committed:
                 await call.send(message)
 
-        async def handle() -> Planned | None:
-            return await call.plan(connection.incoming.receive, send)
-
+        handle = partial(call.plan, connection.incoming.receive, send)
         plan: Planned | None = await run_handler(connection, stream, handle, sse)
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:
