@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -19,6 +20,20 @@ _MAX_FETCHES = 4
 # the loop without one: a request takes some turns from its socket to its look-up.
 _GATHER = 0.005
 _QUIET = 2
+
+
+class _Batch(Generic[K, V]):
+    """Keys that are fetched together, and what came of it."""
+
+    def __init__(self) -> None:
+        self.keys: dict[K, None] = {}
+        self.done = asyncio.Event()
+        self.found: Mapping[K, V] = {}
+        self.error: BaseException | None = None
+
+    def takes(self, key: K) -> bool:
+        """Whether it has the key, or room for it."""
+        return key in self.keys or len(self.keys) < _MAX_KEYS
 
 
 class Loader(Generic[K, V]):
@@ -45,42 +60,40 @@ class Loader(Generic[K, V]):
         self._fetch = fetch
         self._gather_for = gather
         self._slow = slow
-        self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
+        self._waiting: deque[_Batch[K, V]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
-        self._many = 0
+        # Turns of the loop since the latest look-up, without its own.
         self._turns = 0
         self._latest = 0.0
 
     async def load(self, key: K) -> V | None:
         """The value, or None where there is none. Raises what ``fetch`` raises."""
-        loop = asyncio.get_running_loop()
-        # Each caller has its own future: a caller that leaves must not cancel the others.
-        answer: asyncio.Future[V | None] = loop.create_future()
-        self._many += 1
-        others = self._asked.get(key)
-        if others is not None:
-            others.append(answer)
-        else:
-            self._asked[key] = [answer]
-            if self._due is None:
-                if self._running:
-                    self._due = loop.call_later(self._slow, self._dispatch)
-                else:
-                    self._gather_first(loop)
-        return await answer
+        self._turns = -1
+        batch = next((each for each in self._waiting if each.takes(key)), None)
+        if batch is None:
+            batch = _Batch()
+            self._waiting.append(batch)
+        if self._due is None:
+            loop = asyncio.get_running_loop()
+            if self._running:
+                self._due = loop.call_later(self._slow, self._dispatch)
+            else:
+                self._gather_first(loop)
+        batch.keys[key] = None
+        await batch.done.wait()
+        if batch.error is not None:
+            raise batch.error
+        return batch.found.get(key)
 
     def _gather_first(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the next turn at the earliest, so that it includes all look-ups of this turn.
-        self._turns = self._many = 0
+        self._turns = 0
         self._latest = loop.time() + self._gather_for
         self._due = loop.call_soon(self._gather)
 
     def _gather(self) -> None:
-        if self._many:
-            self._turns = self._many = 0
-        else:
-            self._turns += 1
+        self._turns += 1
         loop = asyncio.get_running_loop()
         if self._turns < _QUIET and loop.time() < self._latest:
             self._due = loop.call_soon(self._gather)
@@ -89,14 +102,10 @@ class Loader(Generic[K, V]):
 
     def _dispatch(self) -> None:
         self._due = None
-        if not self._asked or len(self._running) >= _MAX_FETCHES:
+        if not self._waiting or len(self._running) >= _MAX_FETCHES:
             return
         loop = asyncio.get_running_loop()
-        if len(self._asked) <= _MAX_KEYS:
-            asked, self._asked = self._asked, {}
-        else:
-            asked = {key: self._asked.pop(key) for key in list(self._asked)[:_MAX_KEYS]}
-        task = loop.create_task(self._answer(asked))
+        task = loop.create_task(self._answer(self._waiting.popleft()))
         self._running.add(task)
         task.add_done_callback(self._answered)
         self._due = loop.call_later(self._slow, self._dispatch)
@@ -106,24 +115,15 @@ class Loader(Generic[K, V]):
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if self._asked:
+        if self._waiting:
             self._gather_first(asyncio.get_running_loop())
 
-    async def _answer(self, asked: dict[K, list[asyncio.Future[V | None]]]) -> None:
+    async def _answer(self, batch: _Batch[K, V]) -> None:
         try:
-            found = await self._fetch(list(asked))
+            batch.found = await self._fetch(list(batch.keys))
         except BaseException as error:
-            for answers in asked.values():
-                for answer in answers:
-                    if not answer.done():
-                        answer.set_exception(error)
-                        # The caller may have left. Its future is cancelled then.
-                        answer.exception()
+            batch.error = error
             if not isinstance(error, Exception):
                 raise
-            return
-        for key, answers in asked.items():
-            value = found.get(key)
-            for answer in answers:
-                if not answer.done():
-                    answer.set_result(value)
+        finally:
+            batch.done.set()
