@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -20,20 +19,6 @@ _MAX_FETCHES = 4
 # the loop without one: a request takes some turns from its socket to its look-up.
 _GATHER = 0.005
 _QUIET = 2
-
-
-class _Batch(Generic[K, V]):
-    """Keys that are fetched together, and what came of it."""
-
-    def __init__(self) -> None:
-        self.keys: dict[K, None] = {}
-        self.done = asyncio.Event()
-        self.found: Mapping[K, V] = {}
-        self.error: BaseException | None = None
-
-    def takes(self, key: K) -> bool:
-        """Whether it has the key, or room for it."""
-        return key in self.keys or len(self.keys) < _MAX_KEYS
 
 
 class Loader(Generic[K, V]):
@@ -60,40 +45,42 @@ class Loader(Generic[K, V]):
         self._fetch = fetch
         self._gather_for = gather
         self._slow = slow
-        self._waiting: deque[_Batch[K, V]] = deque()
+        self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._due: asyncio.Handle | None = None
-        # Turns of the loop since the latest look-up, without its own.
+        self._many = 0
         self._turns = 0
         self._latest = 0.0
 
     async def load(self, key: K) -> V | None:
         """The value, or None where there is none. Raises what ``fetch`` raises."""
-        self._turns = -1
-        batch = next((each for each in self._waiting if each.takes(key)), None)
-        if batch is None:
-            batch = _Batch()
-            self._waiting.append(batch)
-        if self._due is None:
-            loop = asyncio.get_running_loop()
-            if self._running:
-                self._due = loop.call_later(self._slow, self._dispatch)
-            else:
-                self._gather_first(loop)
-        batch.keys[key] = None
-        await batch.done.wait()
-        if batch.error is not None:
-            raise batch.error
-        return batch.found.get(key)
+        loop = asyncio.get_running_loop()
+        # Each caller has its own future: a caller that leaves must not cancel the others.
+        answer: asyncio.Future[V | None] = loop.create_future()
+        self._many += 1
+        others = self._asked.get(key)
+        if others is not None:
+            others.append(answer)
+        else:
+            self._asked[key] = [answer]
+            if self._due is None:
+                if self._running:
+                    self._due = loop.call_later(self._slow, self._dispatch)
+                else:
+                    self._gather_first(loop)
+        return await answer
 
     def _gather_first(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the next turn at the earliest, so that it includes all look-ups of this turn.
-        self._turns = 0
+        self._turns = self._many = 0
         self._latest = loop.time() + self._gather_for
         self._due = loop.call_soon(self._gather)
 
     def _gather(self) -> None:
-        self._turns += 1
+        if self._many:
+            self._turns = self._many = 0
+        else:
+            self._turns += 1
         loop = asyncio.get_running_loop()
         if self._turns < _QUIET and loop.time() < self._latest:
             self._due = loop.call_soon(self._gather)
@@ -102,10 +89,14 @@ class Loader(Generic[K, V]):
 
     def _dispatch(self) -> None:
         self._due = None
-        if not self._waiting or len(self._running) >= _MAX_FETCHES:
+        if not self._asked or len(self._running) >= _MAX_FETCHES:
             return
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._answer(self._waiting.popleft()))
+        if len(self._asked) <= _MAX_KEYS:
+            asked, self._asked = self._asked, {}
+        else:
+            asked = {key: self._asked.pop(key) for key in list(self._asked)[:_MAX_KEYS]}
+        task = loop.create_task(self._answer(asked))
         self._running.add(task)
         task.add_done_callback(self._answered)
         self._due = loop.call_later(self._slow, self._dispatch)
@@ -115,15 +106,24 @@ class Loader(Generic[K, V]):
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        if self._waiting:
+        if self._asked:
             self._gather_first(asyncio.get_running_loop())
 
-    async def _answer(self, batch: _Batch[K, V]) -> None:
+    async def _answer(self, asked: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
-            batch.found = await self._fetch(list(batch.keys))
+            found = await self._fetch(list(asked))
         except BaseException as error:
-            batch.error = error
+            for answers in asked.values():
+                for answer in answers:
+                    if not answer.done():
+                        answer.set_exception(error)
+                        # The caller may have left. Its future is cancelled then.
+                        answer.exception()
             if not isinstance(error, Exception):
                 raise
-        finally:
-            batch.done.set()
+            return
+        for key, answers in asked.items():
+            value = found.get(key)
+            for answer in answers:
+                if not answer.done():
+                    answer.set_result(value)
