@@ -70,8 +70,11 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
     _install(connection, tracking)
 
 
-def add(connection: sa.Connection, tracking: Tracking) -> None:
-    """Track a table that exists. May be repeated, also after it was interrupted."""
+def add(connection: sa.Connection, tracking: Tracking, _progress: object = None) -> None:
+    """Track a table that exists. May be repeated, also after it was interrupted.
+
+    No row is numbered, so there is no progress.
+    """
     version, *_ = connection.dialect.server_version_info or (0,)
     if int(version) * 10000 < OLDEST:
         raise DeclarationError(
