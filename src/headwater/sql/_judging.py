@@ -188,12 +188,17 @@ async def judged_columns(connection: AsyncConnection, model: TableModel) -> froz
         collated = any("collate" in str(row[2]).lower() for row in found)
         plain = {n for n, c in model.columns.items() if _as_on_sqlite(c, types, collated)}
     else:
-        name = ".".join(quote(each) for each in (table.schema, table.name) if each)
-        rows = (await connection.execute(_POSTGRESQL, {"name": name})).all()
+        rows = await stored_columns(connection, table)
         kinds = {row[0]: str(row[1]) for row in rows if row[2]}
         model.learn_types({row[0]: str(row[3]) for row in rows})
         plain = {n for n, c in model.columns.items() if _as_on_postgresql(c, kinds)}
     return judged_by_type(model.columns, dialect) | (model.columns.keys() - plain)
+
+
+async def stored_columns(connection: AsyncConnection, table: sa.Table) -> Sequence[Sequence[Any]]:
+    """What ``_POSTGRESQL`` says of each column of a table."""
+    name = ".".join(quote(each) for each in (table.schema, table.name) if each)
+    return (await connection.execute(_POSTGRESQL, {"name": name})).all()
 
 
 def _as_on_sqlite(column: sa.Column[Any], types: Mapping[str, str], collated: bool) -> bool:
