@@ -21,7 +21,7 @@ Condition: TypeAlias = "sa.ColumnElement[bool]"
 Column: TypeAlias = "sa.ColumnElement[Any]"
 
 # Values of one expression. SQLite bounds the depth of an expression and the length of a statement.
-MOST_VALUES = 200
+MOST_VALUES = 256
 
 # Operators and functions that are no error, whatever is in the row: one row must not stop the
 # streams of all others. So there is no arithmetic, no cast and no pattern from another column.
@@ -121,8 +121,9 @@ class Expression(Judged):
         template = visitors.replacement_traverse(bound, {}, number)
         if len(values) > MOST_VALUES:
             raise DeclarationError(
-                f"where() was given a condition with {len(values)} values; it may have "
-                f"{MOST_VALUES}. For a long list write where(column=[...])"
+                f"where() was given a condition with {len(values)} values (a list counts as the "
+                f"next power of two); it may have {MOST_VALUES}. For a long list write "
+                "where(column=[...])"
             )
         self.shape = Shape(template, kinds, dialect)
         self.values = tuple(values)
@@ -241,7 +242,10 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
     """The condition with attributes for columns. Raises DeclarationError."""
 
     def listed(element: Any, **_: Any) -> Any:
-        """``IN`` with a list, as equalities: each value is a parameter."""
+        """``IN`` with a list, as equalities: each value is a parameter.
+
+        The last one is repeated up to a power of two, so that lists of few lengths make few shapes.
+        """
         if not isinstance(element, sa.BinaryExpression):
             return None
         if element.operator not in (operators.in_op, operators.not_in_op):
@@ -255,7 +259,9 @@ def _checked(where: str, clause: Any, attribute_of: Callable[[Any], str]) -> Con
                 "so write a live query that joins the other table",
             )
         kind = element.left.type
-        same = [element.left == sa.bindparam(None, v, type_=kind) for v in values or ()]
+        values = list(values or ())
+        values += values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values))
+        same = [element.left == sa.bindparam(None, v, type_=kind) for v in values]
         found = sa.or_(sa.false(), *same).self_group()
         return found if element.operator is operators.in_op else sa.not_(found)
 
