@@ -8,7 +8,14 @@ from typing import Any, Generic, Self, Unpack
 
 from headwater.client._aio import AsyncFeed
 from headwater.client._following import follow
-from headwater.client._held import MAX_ITEMS, NEWEST, Held, HeldItems, NewestItems, check_options
+from headwater.client._held import (
+    MAX_ITEMS,
+    NEWEST,
+    Held,
+    HeldItems,
+    NewestItems,
+    check_no_position,
+)
 from headwater.client._options import FollowOptions
 from headwater.client._transport import httpx
 from headwater.client._values import T
@@ -25,6 +32,7 @@ class _Live(Held):
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        self._followed = True
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -38,6 +46,7 @@ class _Live(Held):
 
         Raises the error that ended the following, such as ResponseError.
         """
+        self.check_followed()
         while self._version == version:
             if self._failure is not None:
                 raise self._failure
@@ -108,7 +117,7 @@ def live_map(
     of its items, another feed its newest ones. More than ``max_items`` raise an error. The options
     are those of ``follow``, without a position.
     """
-    check_options(options)
+    check_no_position(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)
 
 
@@ -124,5 +133,5 @@ def live_list(
 
     Otherwise as ``live_map``.
     """
-    check_options(options)
+    check_no_position(options)
     return AsyncLiveList(follow(url, item=item, client=client, **options), keep)

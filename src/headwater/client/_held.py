@@ -21,6 +21,7 @@ class Held(Sized):
     """The items of a feed, of which ``apply`` takes in each value."""
 
     _items: Any
+    _followed = False
     _version = 0
     _failure: Exception | None = None
 
@@ -32,6 +33,11 @@ class Held(Sized):
     @abstractmethod
     def apply(self, value: FeedValue[Any]) -> bool:
         """Take in a value of the feed; whether anything has changed. Raises PeerError."""
+
+    def check_followed(self) -> None:
+        """Raise UsageError before the block has begun: nothing would ever change."""
+        if not self._followed:
+            raise UsageError("changed() waits for a feed that is followed: call it in a with block")
 
     def __iter__(self) -> Iterator[Any]:
         # A copy, because the feed goes on during the iteration.
@@ -48,10 +54,10 @@ class HeldItems(Held, Mapping[Any, T], Generic[T]):
     """The items of a keyed feed by their key. The order is that of the feed."""
 
     def __init__(self, key: str | Sequence[str], item: Any, max_items: int) -> None:
-        names = (key,) if isinstance(key, str) else tuple(key)
+        names = tuple(key) if isinstance(key, (list, tuple)) else (key,)
         if not names or not all(isinstance(name, str) for name in names):
             raise UsageError(f"key={key!r}: the name of a member of each item, or several names")
-        if max_items < 1:
+        if not isinstance(max_items, int) or max_items < 1:
             raise UsageError(f"max_items={max_items}: a map holds at least 1 item")
         self._names = names
         self._max = max_items
@@ -90,7 +96,7 @@ class NewestItems(Held, Sequence[T], Generic[T]):
     """The newest items of an append-only feed, oldest first. Older ones are dropped."""
 
     def __init__(self, keep: int) -> None:
-        if keep < 1:
+        if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep={keep}: a list keeps at least 1 item")
         self._items: deque[T] = deque(maxlen=keep)
 
@@ -113,7 +119,7 @@ class NewestItems(Held, Sequence[T], Generic[T]):
         return True
 
 
-def check_options(options: FollowOptions) -> None:
+def check_no_position(options: FollowOptions) -> None:
     """Raise UsageError for options that would skip earlier items."""
     for name in ("last_event_id", "position_file"):
         if options.get(name) is not None:

@@ -21,6 +21,7 @@ class _Live(Held):
         self._news = threading.Condition()
 
     def __enter__(self) -> Self:
+        self._followed = True
         self._thread.start()
         return self
 
@@ -34,6 +35,7 @@ class _Live(Held):
         After ``timeout`` seconds it returns the same version. Raises the error that ended the
         following, such as ResponseError.
         """
+        self.check_followed()
         with self._news:
             self._news.wait_for(lambda: self._version != version or self._failure, timeout)
             if self._version == version and self._failure is not None:
