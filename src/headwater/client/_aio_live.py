@@ -14,7 +14,7 @@ from headwater.client._held import (
     Held,
     HeldItems,
     NewestItems,
-    check_no_position,
+    check_start,
 )
 from headwater.client._options import FollowOptions
 from headwater.client._transport import httpx
@@ -117,7 +117,7 @@ def live_map(
     of its items, another feed its newest ones. More than ``max_items`` raise an error. The options
     are those of ``follow``, without a position.
     """
-    check_no_position(options)
+    check_start(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)
 
 
@@ -133,5 +133,5 @@ def live_list(
 
     Otherwise as ``live_map``.
     """
-    check_no_position(options)
+    check_start(options)
     return AsyncLiveList(follow(url, item=item, client=client, **options), keep)

@@ -119,7 +119,7 @@ class NewestItems(Held, Sequence[T], Generic[T]):
         return True
 
 
-def check_no_position(options: FollowOptions) -> None:
+def check_start(options: FollowOptions) -> None:
     """Raise UsageError for options that would skip earlier items."""
     for name in ("last_event_id", "position_file"):
         if options.get(name) is not None:
