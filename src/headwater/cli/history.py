@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.cli.filters import moment_of
 from headwater.cli.remote import json_object, refusal
-from headwater.errors import PeerError, UsageError
+from headwater.errors import PeerError
 
 if TYPE_CHECKING:
     import httpx
@@ -29,15 +29,9 @@ def items_since(
     """
     page = _page(client, url, None)
     while page.items:
-        moments = [moment_of(item) for item in page.items]
-        if None in moments:
-            raise UsageError(
-                "--since works for items with a time in their member at, created_at or "
-                "last_activity_at; this feed's items have none"
-            )
-        if moments[0] < moment or not page.has_more or page.start is None:  # type: ignore[operator]
-            found = zip(page.items, moments, strict=True)
-            return [item for item, at in found if at is not None and at >= moment], page.position
+        dated = [(moment_of(item), item) for item in page.items]
+        if dated[0][0] < moment or not page.has_more or page.start is None:
+            return [item for at, item in dated if at >= moment], page.position
         page = _page(client, url, page.start)
     return [], page.position
 
