@@ -216,6 +216,11 @@ class Once:
         return hash(self.call)
 
 
+def decide_again(scope: Scope) -> None:
+    """Let the guards of a request decide anew: much time has passed since."""
+    scope.pop(_DECIDED, None)
+
+
 class _Decided(NamedTuple):
     """What a guard came to, and what it did to the response: both hold for the whole request."""
 

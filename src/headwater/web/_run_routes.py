@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
