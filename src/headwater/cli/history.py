@@ -39,7 +39,7 @@ def items_since(
 def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mapping[str, Any]]:
     import httpx
 
-    from headwater.client._address import with_query
+    from headwater.client._address import shown, with_query
     from headwater.client._feed import read_snapshot
     from headwater.client._transport import cause_of
 
@@ -47,7 +47,7 @@ def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mappin
     try:
         answer = client.get(with_query(url, drop=["after", "wait", "lastEventId"], **asked))
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        raise PeerError(f"{url} cannot be reached: {cause_of(error)}") from error
+        raise PeerError(f"{shown(url)} cannot be reached: {cause_of(error)}") from error
     if not answer.is_success:
         raise refusal(answer)
     return read_snapshot(json_object(answer))
