@@ -11,6 +11,7 @@ from headwater.client._following import follow
 from headwater.client._held import (
     MAX_ITEMS,
     NEWEST,
+    NOT_FOLLOWED,
     Held,
     HeldItems,
     NewestItems,
@@ -19,7 +20,7 @@ from headwater.client._held import (
 from headwater.client._options import FollowOptions
 from headwater.client._transport import httpx
 from headwater.client._values import T
-from headwater.errors import PeerError
+from headwater.errors import PeerError, UsageError
 
 
 class _Live(Held):
@@ -32,7 +33,6 @@ class _Live(Held):
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._followed = True
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -46,7 +46,8 @@ class _Live(Held):
 
         Raises the error that ended the following, such as ResponseError.
         """
-        self.check_followed()
+        if self._task is None:
+            raise UsageError(NOT_FOLLOWED)
         while self._version == version:
             if self._failure is not None:
                 raise self._failure

@@ -16,12 +16,13 @@ from headwater.errors import PeerError, UsageError
 MAX_ITEMS = 100_000
 NEWEST = 1_000
 
+NOT_FOLLOWED = "changed() waits for a feed that is followed: call it in a with block"
+
 
 class Held(Sized):
     """The items of a feed, of which ``apply`` takes in each value."""
 
     _items: Any
-    _followed = False
     _version = 0
     _failure: Exception | None = None
 
@@ -33,11 +34,6 @@ class Held(Sized):
     @abstractmethod
     def apply(self, value: FeedValue[Any]) -> bool:
         """Take in a value of the feed; whether anything has changed. Raises PeerError."""
-
-    def check_followed(self) -> None:
-        """Raise UsageError before the block has begun: nothing would ever change."""
-        if not self._followed:
-            raise UsageError("changed() waits for a feed that is followed: call it in a with block")
 
     def __iter__(self) -> Iterator[Any]:
         # A copy, because the feed goes on during the iteration.
