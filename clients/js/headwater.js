@@ -578,12 +578,9 @@ var Tabs = class {
     if (name === "heartbeat") this.#follow.take(message);
     else if (name === "snapshot" || name === "reset" || page && from === null) this.#begin(message);
     else if (!this.#synced) return;
-    else if (from === void 0 || from === this.#connection.position || this.#knows(message)) {
+    else if (from === void 0 || from === this.#connection.position || this.#follow.knows(message.id ?? page.position)) {
       this.#follow.take(message);
     } else this.#join();
-  }
-  #knows({ id, page }) {
-    return this.#follow.knows(id ?? page.position);
   }
   #post(message) {
     this.#channel?.postMessage(message);

@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from headwater.cli.filters import moment_of, parse_filter, parse_since
+from headwater.errors import UsageError
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ITEM = {
@@ -88,10 +89,13 @@ def test_what_is_no_time_is_refused_with_examples(text):
     [
         ({"at": "2026-01-31T12:00:00Z"}, NOW),
         ({"created_at": "2026-01-31T12:00:00"}, NOW),
-        ({"at": "soon"}, None),
-        ({"at": 5}, None),
-        ({}, None),
     ],
 )
 def test_an_items_own_time(item, moment):
     assert moment_of(item) == moment
+
+
+@pytest.mark.parametrize("item", [{"at": "soon"}, {"at": 5}, {}])
+def test_an_item_without_a_time_is_an_error(item):
+    with pytest.raises(UsageError, match="--since works for items with a time"):
+        moment_of(item)

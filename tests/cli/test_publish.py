@@ -175,9 +175,9 @@ def test_a_key_is_not_carried_to_where_a_redirect_points(scripted_server):
 
 
 def test_a_server_that_is_not_there_is_one_sentence():
-    done = run("http://127.0.0.1:1/logs", "--data", "{}")
+    done = run("http://ann:secret@127.0.0.1:1/logs", "--data", "{}")
     assert done.exit_code == 1
-    assert "http://127.0.0.1:1/logs cannot be reached" in done.stderr
+    assert "http://ann:***@127.0.0.1:1/logs cannot be reached" in done.stderr
     assert "Traceback" not in done.output
 
 

@@ -361,6 +361,17 @@ def test_an_event_of_a_run_that_is_not_json_is_one_sentence(scripted_server):
     assert "the data of a 'rows' event is not JSON" in done.stderr
 
 
+def test_the_password_of_an_address_is_not_shown(scripted_server, monkeypatch):
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    scripted_server.json(503, "{}", **{"Retry-After": "0"})
+    url = scripted_server.url.replace("//", "//ann:secret@")
+    waits = run(url).stderr
+    refused = run("http://ann:secret@127.0.0.1:1/logs", "--since", "1h").stderr
+    for said in waits, refused:
+        assert "//ann:***@127.0.0.1" in said
+        assert "secret" not in said
+
+
 def test_a_server_sends_no_commands_to_the_terminal(scripted_server):
     scripted_server.json(403, '{"detail": "no\\u001b[2J\\u0007"}')
     done = run(scripted_server.url)

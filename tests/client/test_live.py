@@ -95,8 +95,12 @@ def test_an_item_without_its_key_is_named(item):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("live_map", {"key": ""}),
+        ("live_map", {"key": ()}),
         ("live_map", {"key": []}),
+        ("live_map", {"key": 7}),
+        ("live_map", {"key": None}),
+        ("live_map", {"max_items": "10"}),
+        ("live_list", {"keep": None}),
         ("live_map", {"key": [1]}),
         ("live_map", {"max_items": 0}),
         ("live_list", {"keep": 0}),
@@ -106,10 +110,16 @@ def test_an_item_without_its_key_is_named(item):
     ],
 )
 def test_what_cannot_be_held_is_refused(module, name, options):
-    if options.get("key") == "":
-        options = {"key": ()}
     with pytest.raises(UsageError):
         getattr(module, name)("http://h/jobs", **options)
+
+
+async def test_whoever_waits_without_a_block_is_told_so():
+    """It would wait for ever."""
+    with pytest.raises(UsageError, match="with block"):
+        await headwater.client.live_list("http://h/jobs").changed()
+    with pytest.raises(UsageError, match="with block"):
+        headwater.client.sync.live_map("http://h/jobs").changed(timeout=0)
 
 
 async def test_a_live_map_is_current_across_a_cut_and_says_when_it_changed(server):

@@ -133,13 +133,9 @@ export class Tabs {
     if (name === "heartbeat") this.#follow.take(message); // it says what events are called
     else if (name === "snapshot" || name === "reset" || (page && from === null)) this.#begin(message);
     else if (!this.#synced) return;
-    else if (from === undefined || from === this.#connection.position || this.#knows(message)) {
+    else if (from === undefined || from === this.#connection.position || this.#follow.knows(message.id ?? page.position)) {
       this.#follow.take(message);
     } else this.#join(); // it missed something: it is shown everything anew
-  }
-
-  #knows({ id, page }) {
-    return this.#follow.knows(id ?? page.position);
   }
 
   #post(message) {

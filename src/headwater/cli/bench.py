@@ -118,10 +118,7 @@ class _Client(asyncio.Protocol):
         transport.write(_REQUEST)
 
     def data_received(self, data: bytes) -> None:
-        data = self._rest + data
-        cut = data.rfind(b"\n\n") + 2
-        self._rest = data[cut:] if cut > 1 else data
-        done = data[:cut] if cut > 1 else b""
+        done, _, self._rest = (self._rest + data).rpartition(b"\n\n")
         if b"event: snapshot" in done:
             self._tally.live += 1
         self._tally.received += done.count(b"event: tick")

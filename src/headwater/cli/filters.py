@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from headwater.cli.lines import time_of
+from headwater.errors import UsageError
 
 _FILTER = re.compile(r"(?P<name>[^\s=!~<>]+)(?P<operator>!=|<=|>=|=|~|<|>)(?P<value>.*)", re.DOTALL)
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
@@ -81,12 +82,15 @@ def parse_since(text: str, now: datetime) -> datetime:
         ) from None
 
 
-def moment_of(item: Mapping[str, Any]) -> datetime | None:
-    """An item's own time; None where it has none."""
+def moment_of(item: Mapping[str, Any]) -> datetime:
+    """An item's own time. Raises UsageError if it has none."""
     try:
         moment = datetime.fromisoformat(time_of(item) or "")
     except ValueError:
-        return None
+        raise UsageError(
+            "--since works for items with a time in their member at, created_at or "
+            "last_activity_at; this feed's items have none"
+        ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwater.cli.filters import moment_of
 from headwater.cli.remote import json_object, refusal
-from headwater.errors import PeerError, UsageError
+from headwater.errors import PeerError
 
 if TYPE_CHECKING:
     import httpx
@@ -29,15 +29,9 @@ def items_since(
     """
     page = _page(client, url, None)
     while page.items:
-        moments = [moment_of(item) for item in page.items]
-        if None in moments:
-            raise UsageError(
-                "--since works for items with a time in their member at, created_at or "
-                "last_activity_at; this feed's items have none"
-            )
-        if moments[0] < moment or not page.has_more or page.start is None:  # type: ignore[operator]
-            found = zip(page.items, moments, strict=True)
-            return [item for item, at in found if at is not None and at >= moment], page.position
+        dated = [(moment_of(item), item) for item in page.items]
+        if dated[0][0] < moment or not page.has_more or page.start is None:
+            return [item for at, item in dated if at >= moment], page.position
         page = _page(client, url, page.start)
     return [], page.position
 
@@ -45,7 +39,7 @@ def items_since(
 def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mapping[str, Any]]:
     import httpx
 
-    from headwater.client._address import with_query
+    from headwater.client._address import shown, with_query
     from headwater.client._feed import read_snapshot
     from headwater.client._transport import cause_of
 
@@ -53,7 +47,7 @@ def _page(client: httpx.Client, url: str, before: str | None) -> Snapshot[Mappin
     try:
         answer = client.get(with_query(url, drop=["after", "wait", "lastEventId"], **asked))
     except (httpx.RequestError, httpx.InvalidURL) as error:
-        raise PeerError(f"{url} cannot be reached: {cause_of(error)}") from error
+        raise PeerError(f"{shown(url)} cannot be reached: {cause_of(error)}") from error
     if not answer.is_success:
         raise refusal(answer)
     return read_snapshot(json_object(answer))

@@ -30,8 +30,11 @@ class Poster:
     def __init__(
         self, client: httpx.Client, url: str, *, knows_keys: bool, give_up_after: int | None
     ) -> None:
+        from headwater.client._address import shown
+
         self._client = client
         self._url = url
+        self._shown = shown(url)
         self._knows_keys = knows_keys
         self._reconnect = Reconnect(random=random.random, retry=_PAUSE, give_up_after=give_up_after)
         self._reached = False
@@ -65,17 +68,17 @@ class Poster:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if not self._reached:
                 # Probably the address is wrong. A server that restarts was reached before.
-                raise PeerError(f"{self._url} cannot be reached: {cause_of(error)}") from error
-            return self._reconnect.lost(self._url, cause_of(error))
+                raise PeerError(f"{self._shown} cannot be reached: {cause_of(error)}") from error
+            return self._reconnect.lost(self._shown, cause_of(error))
         except CONNECT_FAULTS as error:
             cause = cause_of(error)
             self._reached = True
             if not self._knows_keys:
                 raise PeerError(
-                    f"{self._url}: {cause}; it is not known whether the last request was carried "
+                    f"{self._shown}: {cause}; it is not known whether the last request was carried "
                     "out"
                 ) from error
-            return self._reconnect.lost(self._url, cause)
+            return self._reconnect.lost(self._shown, cause)
         self._reached = True
         if answer.is_success:
             self._reconnect.received()

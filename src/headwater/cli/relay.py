@@ -228,8 +228,8 @@ def engine_of(url: str) -> AsyncEngine:
     if scheme.lower() not in {"sqlite", "sqlite+aiosqlite"}:
         # The rest of an address may hold a password, so it is not shown.
         raise DeclarationError(
-            f"{scheme + '://' if rest else 'this'} is no database that a table can be relayed "
-            "from: give sqlite:///path or postgresql://user@host/name"
+            f"{scheme + '://' if rest else 'this'} is no database whose tables can be "
+            "followed: give sqlite:///path or postgresql://user@host/name"
         )
     path = path_of(url)
     if not path.exists():

@@ -110,10 +110,11 @@ def tail(
             from headwater.cli.history import items_since
             from headwater.cli.run_session import RunOrFeedSession
             from headwater.client import rest_url, stream_url
+            from headwater.client._address import shown as without_password
             from headwater.client._address import with_query
 
             address = full_address(url)
-            reports = _Reports(stream_url(address))
+            reports = _Reports(without_password(stream_url(address)))
             if limit is not None:
                 address = with_query(address, limit=str(limit))
             first: Sequence[Mapping[str, Any]] = ()

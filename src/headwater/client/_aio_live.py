@@ -8,11 +8,19 @@ from typing import Any, Generic, Self, Unpack
 
 from headwater.client._aio import AsyncFeed
 from headwater.client._following import follow
-from headwater.client._held import MAX_ITEMS, NEWEST, Held, HeldItems, NewestItems, check_options
+from headwater.client._held import (
+    MAX_ITEMS,
+    NEWEST,
+    NOT_FOLLOWED,
+    Held,
+    HeldItems,
+    NewestItems,
+    check_start,
+)
 from headwater.client._options import FollowOptions
 from headwater.client._transport import httpx
 from headwater.client._values import T
-from headwater.errors import PeerError
+from headwater.errors import PeerError, UsageError
 
 
 class _Live(Held):
@@ -38,6 +46,8 @@ class _Live(Held):
 
         Raises the error that ended the following, such as ResponseError.
         """
+        if self._task is None:
+            raise UsageError(NOT_FOLLOWED)
         while self._version == version:
             if self._failure is not None:
                 raise self._failure
@@ -108,7 +118,7 @@ def live_map(
     of its items, another feed its newest ones. More than ``max_items`` raise an error. The options
     are those of ``follow``, without a position.
     """
-    check_options(options)
+    check_start(options)
     return AsyncLiveMap(follow(url, client=client, **options), key, item, max_items)
 
 
@@ -124,5 +134,5 @@ def live_list(
 
     Otherwise as ``live_map``.
     """
-    check_options(options)
+    check_start(options)
     return AsyncLiveList(follow(url, item=item, client=client, **options), keep)

@@ -65,7 +65,10 @@ class Following(Followed[V]):
             self.close()
 
     def close(self) -> None:
-        """Close the connection, from any thread. A thread that waits for a value stops."""
+        """Close the connection, from any thread. A thread that waits for a value stops.
+
+        If it is just connecting to a host that does not answer, it stops within 10 s.
+        """
         self._reader.stop()
         self._release()
 
@@ -127,7 +130,8 @@ class Stream(Following[Message]):
     """An iterator over the messages of one stream, which reconnects by itself.
 
     Ends and raises as ``headwater.client.AsyncStream`` does. Several threads may iterate.
-    ``close()`` closes the connection and ends the iteration, from any thread.
+    ``close()`` closes the connection and ends the iteration, from any thread. A thread that is
+    just connecting to a host that does not answer ends within 10 s.
 
     Attributes:
         last_event_id: the position of the last value that was returned; empty before the first.

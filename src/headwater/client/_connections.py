@@ -133,7 +133,8 @@ async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait
                     limit.reschedule(None)
                     session.feed(chunk)
                     await shell.hand_over()
-                    session.check()
+                    # An event that is too large is an error now: no more bytes may come.
+                    session.feed(b"")
             finally:
                 await shell.close(response)
     except LostError as error:

@@ -185,11 +185,11 @@ def _after(url: str) -> str:
 
 def _page(body: bytes, envelope: str | None) -> Mapping[str, Any] | None:
     try:
-        page = opened(json.loads(body), envelope)
+        page: Mapping[str, Any] = opened(json.loads(body), envelope)
         read_snapshot(page)
     except (ValueError, RecursionError, AttributeError, ResponseError):
         return None
-    return page if isinstance(page, dict) else None
+    return page
 
 
 def _reason(body: bytes) -> str:

@@ -16,6 +16,8 @@ from headwater.errors import PeerError, UsageError
 MAX_ITEMS = 100_000
 NEWEST = 1_000
 
+NOT_FOLLOWED = "changed() waits for a feed that is followed: call it in a with block"
+
 
 class Held(Sized):
     """The items of a feed, of which ``apply`` takes in each value."""
@@ -48,10 +50,10 @@ class HeldItems(Held, Mapping[Any, T], Generic[T]):
     """The items of a keyed feed by their key. The order is that of the feed."""
 
     def __init__(self, key: str | Sequence[str], item: Any, max_items: int) -> None:
-        names = (key,) if isinstance(key, str) else tuple(key)
+        names = tuple(key) if isinstance(key, (list, tuple)) else (key,)
         if not names or not all(isinstance(name, str) for name in names):
             raise UsageError(f"key={key!r}: the name of a member of each item, or several names")
-        if max_items < 1:
+        if not isinstance(max_items, int) or max_items < 1:
             raise UsageError(f"max_items={max_items}: a map holds at least 1 item")
         self._names = names
         self._max = max_items
@@ -90,7 +92,7 @@ class NewestItems(Held, Sequence[T], Generic[T]):
     """The newest items of an append-only feed, oldest first. Older ones are dropped."""
 
     def __init__(self, keep: int) -> None:
-        if keep < 1:
+        if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep={keep}: a list keeps at least 1 item")
         self._items: deque[T] = deque(maxlen=keep)
 
@@ -113,7 +115,7 @@ class NewestItems(Held, Sequence[T], Generic[T]):
         return True
 
 
-def check_options(options: FollowOptions) -> None:
+def check_start(options: FollowOptions) -> None:
     """Raise UsageError for options that would skip earlier items."""
     for name in ("last_event_id", "position_file"):
         if options.get(name) is not None:

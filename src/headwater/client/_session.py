@@ -216,7 +216,10 @@ class Session(Generic[V]):
         return self.lost("the response did not begin in time")
 
     def feed(self, chunk: bytes) -> None:
-        """Decode the next bytes. ``take`` returns their messages. Then call ``check``."""
+        """Decode the next bytes. ``take`` returns their messages.
+
+        Raises EventTooLargeError if no message is complete, and the next one is too large.
+        """
         decoder = self._decoder
         messages = decoder.feed(chunk)
         if decoder.retry is not None:
@@ -230,13 +233,6 @@ class Session(Generic[V]):
         self._queue.extend((message, message.last_event_id) for message in messages)
         # Blocks without data move it too.
         self._end = decoder.last_event_id
-
-    def check(self) -> None:
-        """Raise EventTooLargeError if the next event is too large.
-
-        ``feed`` would raise it with the next bytes, but the server may send nothing more.
-        """
-        self._decoder.feed(b"")
 
     @property
     def waiting(self) -> bool:

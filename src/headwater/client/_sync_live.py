@@ -6,9 +6,9 @@ import threading
 from typing import Any, Generic, Self
 
 from headwater.client._blocking import Feed
-from headwater.client._held import Held, HeldItems, NewestItems
+from headwater.client._held import NOT_FOLLOWED, Held, HeldItems, NewestItems
 from headwater.client._values import T
-from headwater.errors import PeerError
+from headwater.errors import PeerError, UsageError
 
 
 class _Live(Held):
@@ -34,6 +34,8 @@ class _Live(Held):
         After ``timeout`` seconds it returns the same version. Raises the error that ended the
         following, such as ResponseError.
         """
+        if self._thread.ident is None:
+            raise UsageError(NOT_FOLLOWED)
         with self._news:
             self._news.wait_for(lambda: self._version != version or self._failure, timeout)
             if self._version == version and self._failure is not None:

@@ -56,7 +56,7 @@ def timeouts(idle: float | None) -> httpx.Timeout:
     """Time-outs for one request; ``idle`` is the longest silence of an open stream in seconds."""
     if idle is not None and not 0 < idle <= threading.TIMEOUT_MAX:
         raise UsageError(f"idle_timeout={idle}: seconds, more than 0; None waits for ever")
-    return httpx.Timeout(CONNECT_TIMEOUT, read=idle)
+    return httpx.Timeout(CONNECT_TIMEOUT if idle is None else min(idle, CONNECT_TIMEOUT), read=idle)
 
 
 def cookie_jar(url: str, cookies: Mapping[str, str] | None) -> httpx.Cookies:

@@ -7,7 +7,7 @@ from typing import Any, Unpack, overload
 
 from headwater.client._blocking import Feed, RunStream, Stream
 from headwater.client._feed_session import FeedSession
-from headwater.client._held import MAX_ITEMS, NEWEST, check_options
+from headwater.client._held import MAX_ITEMS, NEWEST, check_start
 from headwater.client._options import FollowOptions, StreamOptions
 from headwater.client._run import RunSession
 from headwater.client._session import Session
@@ -85,7 +85,7 @@ def live_map(
     **options: Unpack[FollowOptions],
 ) -> LiveMap[Any]:
     """The items of a keyed feed, while a ``with`` block runs; see ``headwater.client.live_map``."""
-    check_options(options)
+    check_start(options)
     return LiveMap(follow(url, client=client, **options), key, item, max_items)
 
 
@@ -98,5 +98,5 @@ def live_list(
     **options: Unpack[FollowOptions],
 ) -> LiveList[Any]:
     """The newest items of a feed; see ``headwater.client.live_list``."""
-    check_options(options)
+    check_start(options)
     return LiveList(follow(url, item=item, client=client, **options), keep)
