@@ -219,6 +219,25 @@ async def test_a_run_that_waits_outlives_an_outage_of_the_log(by_queue: bool) ->
     assert [one.data for one in events] == [{"state": "done"}]
 
 
+async def test_a_run_that_waits_for_its_queue_does_not_delay_the_end_of_its_process() -> None:
+    """It has no function that could clean up, so nobody waits for one."""
+    jobs: list[str] = []
+
+    async def first(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    log = MemoryLog()
+    async with Runs(log) as other:
+        await start(other, first, busy="queue")
+        async with Runs(log, grace=30.0) as runs:
+            waits = await runs.create("/a", "ann", group="g", busy="queue", start=jobs.append)
+            async with asyncio.timeout(5):
+                await runs.close()
+        found = await other.state(waits.state.id)
+        assert found is not None
+        assert (found.state, jobs) == ("lost", [])
+
+
 class Held(MemoryLog):
     """A log that stores no new run until it may."""
 
