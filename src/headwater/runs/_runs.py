@@ -200,7 +200,8 @@ class Runs:
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
         """Returns the reader that ``follow`` uses. It gives events in groups.
 
-        Raises as ``follow``.
+        Of a run that does not exist it waits for the first event. Raises PositionError and
+        SourceUnavailableError.
         """
         reader = self._core().reader(run_id)
         await reader.seek(after)
