@@ -313,3 +313,38 @@ async def test_a_repeated_start_takes_no_run_from_its_queue() -> None:
         found = await runs.state(first.state.id)
         assert found is not None
         assert found.error == "no worker took this run in time"
+
+
+class Slow(MemoryLog):
+    """A log whose first read of a group waits until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may, self.asked = asyncio.Event(), asyncio.Event()
+
+    async def latest(self, topic: str, limit: int) -> Read:
+        if topic.startswith("run:runs:g:") and not self.asked.is_set():
+            self.asked.set()
+            await self.may.wait()
+        return await super().latest(topic, limit)
+
+
+async def test_a_repeated_start_enters_a_group_once() -> None:
+    """It comes when another run waits already. The next run must wait for that one."""
+    log = Slow()
+    go = asyncio.Event()
+
+    async def answer(run: Run) -> None:
+        await go.wait()
+
+    async with Runs(log) as runs, Runs(log) as other, asyncio.timeout(5):
+        options: dict[str, Any] = {"group": "g", "busy": "queue", "handler": answer}
+        repeated = asyncio.create_task(other.create("/a", "ann", key="k", **options))
+        await log.asked.wait()
+        first = await runs.create("/a", "ann", key="k", **options)
+        second = await runs.create("/a", "ann", **options)
+        log.may.set()
+        assert not (await repeated).is_new
+        third = await runs.create("/a", "ann", **options)
+        assert (second.after, third.after) == (first.state.id, second.state.id)
+        go.set()

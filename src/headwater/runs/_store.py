@@ -190,6 +190,10 @@ class Store:
             before = await self._last(group)
             if before is not None and before.data["id"] == data["id"]:
                 return dict(before.data["run"])
+            # The same start may have been made at the same time, and others have come after it.
+            known = None if before is None else await self.state(data["id"])
+            if known is not None:
+                return dict(known.first)
             active = None if before is None else await self._active(before)
             own = dict(data)
             depth = 0
@@ -201,8 +205,8 @@ class Store:
             elif claimed:
                 own["c"] = f"1-{data['w']}"
             entry = {"id": data["id"], "depth": depth, "run": own}
-            name = "-" if before is None else before.data["id"]
-            won = await self.first(group, entry, f"after:{name}")
+            place = "-" if before is None else before.offset
+            won = await self.first(group, entry, f"after:{place}")
             if won.data["id"] == data["id"]:
                 return dict(won.data["run"])
 
