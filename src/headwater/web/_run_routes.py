@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
 from headwater.web._live import Live, Settings
@@ -28,7 +27,7 @@ from headwater.web._run_setup import RunDeclaration
 from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
 from headwater.web._whole_responses import Headers, StreamRefusedError, send_response
-from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id, send_head
 from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
@@ -297,8 +296,7 @@ class StreamRoute(_KnownRoute):
             # A browser's EventSource reconnects after the end. A 204 stops it.
             await send_response(call.send, 204, plan.dependency_headers)
         elif scope["method"] == "HEAD":
-            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-            await send_response(call.send, 200, headers, head=True)
+            await send_head(call.send, plan.dependency_headers)
         else:
             place = take_place(call)
             resumed = resume is not None and reset is None
