@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -308,6 +309,33 @@ async def test_cancelling_while_the_claim_is_on_its_way(queue: bool) -> None:
         await beginning
         await until(lambda: _has(other, run_id, "cancelled"))
         assert not begun or queue
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_block_that_waits_for_nothing_ends_quietly_when_its_run_is_cancelled(
+    fails: bool,
+) -> None:
+    """It has ended before the cancelling reaches it. The worker's task must not be cancelled."""
+    log = SlowAnswers()
+
+    async with Runs(log) as runs, Runs(log) as other:
+        run_id = await queued(runs)
+
+        async def work() -> str:
+            with suppress(ValueError):
+                async with runs.attempt(run_id):
+                    if fails:
+                        raise ValueError
+            await asyncio.sleep(0)
+            return "the next job"
+
+        log.answers.clear()
+        working = asyncio.create_task(work())
+        await log.stored.wait()
+        await other.cancel(run_id)
+        log.answers.set()
+        assert await working == "the next job"
+        assert await state_of(other, run_id) == "cancelled"
 
 
 class SlowAnswers(MemoryLog):

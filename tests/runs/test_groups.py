@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -216,3 +217,134 @@ async def test_a_run_that_waits_outlives_an_outage_of_the_log(by_queue: bool) ->
                 pass
         events = [one async for one in runs.follow(waits.state.id)]
     assert [one.data for one in events] == [{"state": "done"}]
+
+
+async def test_a_run_that_waits_for_its_queue_does_not_delay_the_end_of_its_process() -> None:
+    """It has no function that could clean up, so nobody waits for one."""
+    jobs: list[str] = []
+
+    async def first(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    log = MemoryLog()
+    async with Runs(log) as other:
+        await start(other, first, busy="queue")
+        async with Runs(log, grace=30.0) as runs:
+            waits = await runs.create("/a", "ann", group="g", busy="queue", start=jobs.append)
+            async with asyncio.timeout(5):
+                await runs.close()
+        found = await other.state(waits.state.id)
+        assert found is not None
+        assert (found.state, jobs) == ("lost", [])
+
+
+class Held(MemoryLog):
+    """A log that stores no new run until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may, self.asked = asyncio.Event(), asyncio.Event()
+        self.may.set()
+
+    async def append(self, topic: str, data: Any, **options: Any) -> list[Record]:
+        if topic.startswith("run:runs:r:") and data["t"] == "run":
+            self.asked.set()
+            await self.may.wait()
+        return await super().append(topic, data, **options)
+
+
+async def test_a_refused_start_ends_no_run_with_the_same_key() -> None:
+    """Two starts with one key at the same time, the second one for a conversation that is full."""
+    log = Held()
+    go = asyncio.Event()
+
+    async def waits(run: Run) -> None:
+        await go.wait()
+
+    async def answer(run: Run) -> int:
+        return 7
+
+    async with Runs(log) as runs, Runs(log) as other:
+        for _ in range(21):
+            await start(runs, waits, busy="queue")
+        log.may.clear()
+        log.asked.clear()
+        begins = asyncio.create_task(runs.create("/a", "ann", key="k", handler=answer))
+        await log.asked.wait()
+        for each in (runs, other):
+            with pytest.raises(BusyError):
+                await start(each, answer, busy="queue", key="k")
+        log.may.set()
+        run_id = (await begins).state.id
+        events = [one async for one in other.follow(run_id)]
+        assert [one.data for one in events] == [{"state": "done"}]
+        go.set()
+
+
+class Announced(MemoryLog):
+    """A log that stores the first news of a new run only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may, self.asked = asyncio.Event(), asyncio.Event()
+
+    async def append(self, topic: str, data: Any, **options: Any) -> list[Record]:
+        is_new = topic == "run:runs:news" and isinstance(data, dict) and data["t"] == "new"
+        if is_new and not self.asked.is_set():
+            self.asked.set()
+            await self.may.wait()
+        return await super().append(topic, data, **options)
+
+
+async def test_a_repeated_start_takes_no_run_from_its_queue() -> None:
+    """Its news come last, and the process that repeated the start is no producer of the run."""
+    log = Announced()
+    jobs: list[str] = []
+    times: dict[str, Any] = {"lease": 0.2, "start_within": timedelta(seconds=0.5)}
+
+    async with Runs(log, **times) as runs, Runs(log, **times) as other:
+        options: dict[str, Any] = {"key": "k", "start": jobs.append}
+        repeated = asyncio.create_task(other.create("/a", "ann", **options))
+        await log.asked.wait()
+        first = await runs.create("/a", "ann", **options)
+        log.may.set()
+        assert not (await repeated).is_new
+        assert [one.data async for one in runs.follow(first.state.id)] == [{"state": "lost"}]
+        found = await runs.state(first.state.id)
+        assert found is not None
+        assert found.error == "no worker took this run in time"
+
+
+class Slow(MemoryLog):
+    """A log whose first read of a group waits until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may, self.asked = asyncio.Event(), asyncio.Event()
+
+    async def latest(self, topic: str, limit: int) -> Read:
+        if topic.startswith("run:runs:g:") and not self.asked.is_set():
+            self.asked.set()
+            await self.may.wait()
+        return await super().latest(topic, limit)
+
+
+async def test_a_repeated_start_enters_a_group_once() -> None:
+    """It comes when another run waits already. The next run must wait for that one."""
+    log = Slow()
+    go = asyncio.Event()
+
+    async def answer(run: Run) -> None:
+        await go.wait()
+
+    async with Runs(log) as runs, Runs(log) as other, asyncio.timeout(5):
+        options: dict[str, Any] = {"group": "g", "busy": "queue", "handler": answer}
+        repeated = asyncio.create_task(other.create("/a", "ann", key="k", **options))
+        await log.asked.wait()
+        first = await runs.create("/a", "ann", key="k", **options)
+        second = await runs.create("/a", "ann", **options)
+        log.may.set()
+        assert not (await repeated).is_new
+        third = await runs.create("/a", "ann", **options)
+        assert (second.after, third.after) == (first.state.id, second.state.id)
+        go.set()

@@ -40,6 +40,7 @@ class Attempt:
 
     Attributes:
         claiming: whether the log has not answered yet if this attempt has the run.
+        waits: whether its run waits for another one before it is put into its queue.
         state: the run as it was when it was claimed.
         cancelled: whether somebody cancelled the run.
         lost: whether this process has lost the run, so that it may store nothing more.
@@ -59,7 +60,7 @@ class Attempt:
     ) -> None:
         self.state = state
         self.loop = asyncio.get_running_loop()
-        self.claiming = True
+        self.claiming, self.waits = True, False
         self.cancelled = self.lost = False
         self.done = asyncio.Event()
         self.task: asyncio.Task[Any] | None = None

@@ -209,7 +209,9 @@ class Core:
         """Give a run to a queue once its turn has come. Raises SourceUnavailableError."""
         run_id = created.state.id
         try:
+            attempt.waits = created.after is not None
             has_turn = await self._patiently(partial(self._has_turn, created))
+            attempt.waits = False
             if start is not None and has_turn:
                 if inspect.iscoroutinefunction(start):
                     await start(run_id)
@@ -340,7 +342,8 @@ class Core:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.timing.grace):
                 for attempt in attempts:
-                    await attempt.done.wait()
+                    if not attempt.waits:
+                        await attempt.done.wait()
         for attempt in attempts:
             if not attempt.done.is_set():
                 await attempt.conclude(asyncio.CancelledError())

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from math import inf
 from typing import Any, Self, get_args
@@ -200,7 +200,8 @@ class Runs:
     async def reader(self, run_id: str, *, after: str | None = None) -> RunReader:
         """Returns the reader that ``follow`` uses. It gives events in groups.
 
-        Raises as ``follow``.
+        Of a run that does not exist it waits for the first event. Raises PositionError and
+        SourceUnavailableError.
         """
         reader = self._core().reader(run_id)
         await reader.seek(after)
@@ -328,8 +329,11 @@ class AttemptContext:
         attempt = self._attempt
         assert attempt is not None
         task, attempt.task = attempt.task, None
-        ours = attempt.cancelled or attempt.lost
-        if ours and task is not None and isinstance(error, asyncio.CancelledError):
+        if task is not None and (attempt.cancelled or attempt.lost):
+            if not isinstance(error, asyncio.CancelledError):
+                # The block may have ended before the cancelling reached it.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
             while task.uncancel() > 0:
                 pass
         await attempt.leave(error)

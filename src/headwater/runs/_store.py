@@ -155,29 +155,23 @@ class Store:
         group = None
         if planned.group is not None:
             group = self._groups_topic(planned.kind, planned.owner, planned.group)
-        if group is not None and busy == "reject":
-            before = await self._last(group)
-            if before is not None and before.data["id"] != run_id:
-                active = await self._active(before)
-                if active is not None:
-                    raise BusyError(active.id)
-        await self.notify({"t": "new", "id": run_id, "w": worker})
         if group is not None and busy != "allow":
-            try:
-                data = await self._enter_group(group, data, busy, claimed)
-            except BusyError:
-                await self.notify({"t": "end", "id": run_id})
-                raise
+            data = await self._enter_group(group, data, busy, claimed)
         else:
             if claimed:
                 data["c"] = f"1-{worker}"
             if group is not None:
                 await self.log.append(group, {"id": run_id, "depth": 0, "run": data})
-        record = await self.first(self.topic(run_id), data, "new")
+        record = await self._begin(data)
         found = RunState.of(record)
         if record.data["nonce"] != nonce:
             return Created.known(await self.state(run_id) or found, hashed)
         return Created(found, is_new=True, after=data.get("after"))
+
+    async def _begin(self, data: Mapping[str, Any]) -> Record:
+        """Append the first record of a run. Returns the one that was first."""
+        await self.notify({"t": "new", "id": data["id"], "w": data["w"]})
+        return await self.first(self.topic(data["id"]), data, "new")
 
     async def _last(self, group: str) -> Record | None:
         """The last record of a group's topic."""
@@ -196,6 +190,10 @@ class Store:
             before = await self._last(group)
             if before is not None and before.data["id"] == data["id"]:
                 return dict(before.data["run"])
+            # The same start may have been made at the same time, and others have come after it.
+            known = None if before is None else await self.state(data["id"])
+            if known is not None:
+                return dict(known.first)
             active = None if before is None else await self._active(before)
             own = dict(data)
             depth = 0
@@ -207,8 +205,8 @@ class Store:
             elif claimed:
                 own["c"] = f"1-{data['w']}"
             entry = {"id": data["id"], "depth": depth, "run": own}
-            name = "-" if before is None else before.data["id"]
-            won = await self.first(group, entry, f"after:{name}")
+            place = "-" if before is None else before.offset
+            won = await self.first(group, entry, f"after:{place}")
             if won.data["id"] == data["id"]:
                 return dict(won.data["run"])
 
@@ -228,7 +226,7 @@ class Store:
         found = await self.state(run_id)
         if found is None:
             # Its process has not created it yet, or died before that.
-            await self.first(self.topic(run_id), entry.data["run"], "new")
+            await self._begin(entry.data["run"])
             found = await self.state(run_id)
         return found
 

@@ -154,7 +154,8 @@ class Watch:
         cancelled = known is not None and known.cancelled
         if kind == "end":
             self._active.pop(run_id, None)
-        elif kind in ("new", "claim"):
+        elif kind == "claim" or (kind == "new" and (known is None or known.worker is not None)):
+            # A repeated start may announce a run again that waits in its queue.
             worker = news.get("w")
             contested = known is not None and known.worker not in (None, worker)
             self._active[run_id] = _Active(
