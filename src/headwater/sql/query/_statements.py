@@ -34,7 +34,11 @@ _KEPT = 256
 
 
 class Statements:
-    """Writes the statements of one query. Those of one form are made once."""
+    """Writes the statements of one query. Those of one form are made once.
+
+    Attributes:
+        kinds: how each column of the key is read.
+    """
 
     def __init__(
         self, derivation: Derivation, moments: Moments, names: dict[sa.Table, str]
@@ -43,7 +47,7 @@ class Statements:
         self._moments = moments
         self._names = names
         self._key = list(derivation.key.values())
-        self._kinds = [
+        self.kinds = [
             moments.raw(stored_type(column_of(one.table, name).type)) for one, name in self._key
         ]
         self.affected = lru_cache(_KEPT)(self._affected)
@@ -81,7 +85,7 @@ class Statements:
         if len(branches) == 1:
             # DISTINCT would make SQLite go through the query's tables in the order of the keys.
             nothing = [
-                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self._kinds)
+                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self.kinds)
             ]
             branches.append(sa.select(*nothing).where(sa.false()))
         every = sa.union(*branches).subquery("affected")
@@ -201,7 +205,7 @@ class Statements:
         keys = [self._sorted(key) for key in self._own_keys()]
         query = self._own(form)
         if below:
-            wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self._kinds)]
+            wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self.kinds)]
             query = query.where(sa.tuple_(*keys) < sa.tuple_(*wanted))
         return query.order_by(*(key.desc() for key in keys)).limit(COUNT)
 
@@ -334,7 +338,7 @@ class Statements:
         return [self._raw(key, at) for at, key in enumerate(keys)]
 
     def _raw(self, column: Column, at: int) -> Column:
-        return self._moments.plain(column, self._kinds[at])
+        return self._moments.plain(column, self.kinds[at])
 
     def _apart(self, column: Column, at: int) -> Column:
         """A key's column for a UNION: a collation may take two keys for equal."""
@@ -346,15 +350,15 @@ class Statements:
     def _compared(self, keys: Sequence[Column], name: str, *, above: bool) -> Condition:
         mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
         other = sa.tuple_(
-            *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self._kinds))
+            *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self.kinds))
         )
         compared: Condition = mine > other if above else mine <= other
         return compared
 
     def _among(self, keys: Sequence[Column]) -> Condition:
         if len(keys) == 1:
-            return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
-        return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
+            return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self.kinds[0]))
+        return sa.tuple_(*keys, types=self.kinds).in_(sa.bindparam("keys", expanding=True))
 
 
 def _unbounded(column: Column) -> Column:
