@@ -64,7 +64,8 @@ class Batcher(Generic[J, R]):
         most: the most that the jobs of one group weigh together. A job above it is done alone.
         lanes: groups that are done at the same time.
         room: jobs that may wait. One more is refused with SourceUnavailableError.
-        patience: seconds from the arrival of a job until ``by``.
+        patience: seconds from the arrival of a job until ``by``. When a group fails, the jobs that
+            have waited for longer are refused too.
 
     Attributes:
         waiting: the jobs that are in no group yet, oldest first.
@@ -137,6 +138,13 @@ class Batcher(Generic[J, R]):
             self.waiting.popleft()
         return group
 
+    def _give_up(self) -> None:
+        """Refuse the oldest jobs. Otherwise each group would wait for a server that hangs."""
+        now = asyncio.get_running_loop().time()
+        while self.waiting and self.waiting[0].by <= now:
+            said = f"no answer within {self._patience:g} s"
+            self.waiting.popleft().refuse(SourceUnavailableError(self._name, said))
+
     async def _run(self) -> None:
         group: list[Asked[J, R]] = []
         try:
@@ -146,6 +154,7 @@ class Batcher(Generic[J, R]):
                 except Exception as error:
                     for one in group:
                         one.refuse(error)
+                    self._give_up()
         finally:
             self._tasks -= {asyncio.current_task()}
             # Only the end of the loop leaves any.

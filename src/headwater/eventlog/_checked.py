@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from headwater.errors import UsageError
-from headwater.eventlog._interface import EventLog
+from headwater.eventlog._interface import EventLog, Follower
 from headwater.eventlog._record import (
     Bounds,
     Event,
@@ -28,10 +28,16 @@ class CheckedLog(EventLog):
     """An event log that checks its input and then calls the engine's own methods.
 
     Attributes:
+        closed: further use raises UsageError.
         max_append_bytes: the most bytes of JSON that one append takes; None: no such limit.
     """
 
+    closed = False
     max_append_bytes: int | None = None
+
+    async def start(self) -> None:
+        self._check_open()
+        await self._start()
 
     async def append(
         self,
@@ -41,7 +47,7 @@ class CheckedLog(EventLog):
         key: str | None = None,
         connection: Any = None,
     ) -> list[Record]:
-        check_topic(topic)
+        self._check_topic(topic)
         check_key(key)
         if connection is not None and not self.capabilities.transactional:
             raise UsageError(f"{self.name} cannot join a transaction: leave out connection=")
@@ -58,7 +64,7 @@ class CheckedLog(EventLog):
 
     async def read(self, topic: str, after: Offset, limit: int) -> Run:
         limit = check_limit(limit)
-        run, last = await self._read(check_topic(topic), check_offset(after), limit)
+        run, last = await self._read(self._check_topic(topic), check_offset(after), limit)
         while last is not None and len(run.records) < limit:
             more, last = await self._read(topic, last, limit - len(run.records))
             run = Run([*run.records, *more.records], more.bounds, run.place)
@@ -68,14 +74,17 @@ class CheckedLog(EventLog):
         limit = check_limit(limit)
         if before is not None:
             check_offset(before)
-        run, first = await self._latest(check_topic(topic), limit, before)
+        run, first = await self._latest(self._check_topic(topic), limit, before)
         while first is not None and len(run.records) < limit:
             more, first = await self._latest(topic, limit - len(run.records), first)
             run = Run([*more.records, *run.records], run.bounds)
         return run
 
     async def bounds(self, topic: str) -> Bounds:
-        return await self._bounds(check_topic(topic))
+        return await self._bounds(self._check_topic(topic))
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        return await self._follow(self._check_topic(topic), follower)
 
     async def trim(
         self,
@@ -86,6 +95,7 @@ class CheckedLog(EventLog):
         max_bytes: int | None = None,
         before: Offset | None = None,
     ) -> int:
+        self._check_open()
         keep = Retention(max_age, max_count, max_bytes, before)
         if topic is not None:
             check_topic(topic)
@@ -94,9 +104,25 @@ class CheckedLog(EventLog):
         return 0 if keep == Retention() else await self._trim(topic, keep)
 
     async def forget(self, *topics: str) -> None:
+        self._check_open()
         names = dict.fromkeys(check_topic(topic) for topic in topics)
         if names:
             await self._forget(list(names))
+
+    async def close(self) -> None:
+        self.closed = True
+        await self._close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise UsageError(f"{self.name} is closed")
+
+    def _check_topic(self, topic: str) -> str:
+        self._check_open()
+        return check_topic(topic)
+
+    @abstractmethod
+    async def _start(self) -> None: ...
 
     @abstractmethod
     async def _append(
@@ -120,7 +146,13 @@ class CheckedLog(EventLog):
     async def _bounds(self, topic: str) -> Bounds: ...
 
     @abstractmethod
+    async def _follow(self, topic: str, follower: Follower) -> Bounds: ...
+
+    @abstractmethod
     async def _trim(self, topic: str | None, keep: Retention) -> int: ...
 
     @abstractmethod
     async def _forget(self, topics: Sequence[str]) -> None: ...
+
+    @abstractmethod
+    async def _close(self) -> None: ...

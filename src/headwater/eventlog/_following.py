@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from headwater.errors import HeadwaterError, ResetReason
+from headwater.errors import HeadwaterError, ResetReason, UsageError
 from headwater.eventlog._home import Home
 from headwater.eventlog._interface import Follower
 from headwater.eventlog._record import Bounds, Offset, Record
@@ -84,11 +84,19 @@ class FollowedTopic:
 
 @dataclass(slots=True, eq=False)
 class _Joining:
-    """A follower that waits for its bounds."""
+    """A follower that waits for its bounds.
+
+    Attributes:
+        topic: what it follows.
+        follower: the follower.
+        bounds: the future that its caller waits for.
+        left: it does not follow any more.
+    """
 
     topic: str
     follower: Follower
     bounds: asyncio.Future[Bounds]
+    left: bool = False
 
 
 _Topic = TypeVar("_Topic", bound=FollowedTopic)
@@ -139,25 +147,21 @@ class LogReader(ABC, Generic[_Topic]):
         self._wake.set()
         try:
             bounds = await joining.bounds
-        except BaseException:
+            if joining.left:
+                return bounds
+            followed = self._topics[topic]
+            # All followers of a topic are at one place, which may be another one than just now.
+            followed.followers.append(follower)
+            return replace(bounds, latest=followed.last, mark=followed.mark)
+        finally:
             self._joining.pop(joining, None)
             self._drop_unused(topic)
-            raise
-        if joining not in self._joining:  # it left meanwhile
-            return bounds
-        del self._joining[joining]
-        followed = self._topics[topic]
-        # All followers of a topic are at one place, which may be another one than just now.
-        followed.followers.append(follower)
-        return replace(bounds, latest=followed.last, mark=followed.mark)
 
     def unfollow(self, topic: str, follower: Follower) -> None:
         """As EventLog."""
-        for one in [
-            one for one in self._joining if one.topic == topic and one.follower is follower
-        ]:
-            one.bounds.cancel()
-            del self._joining[one]
+        for one in self._joining:
+            if one.topic == topic and one.follower is follower:
+                one.left = True
         followed = self._topics.get(topic)
         if followed is not None:
             followed.followers = [one for one in followed.followers if one is not follower]
@@ -166,7 +170,9 @@ class LogReader(ABC, Generic[_Topic]):
     async def close(self) -> None:
         """Stop following. Nothing is delivered once this returns."""
         self._topics.clear()
-        self._cancel_joining()
+        for one in self._joining:
+            one.left = True
+        self._refuse_joining(UsageError(f"{self._name} is closed"))
         self._wake.set()
         if self._task is not None:
             # It ends by itself: to cancel a read may cost its connection.
@@ -184,7 +190,8 @@ class LogReader(ABC, Generic[_Topic]):
                     self._delay = min(self._delay * 2, LONGEST)
         finally:
             self._task = None
-            self._cancel_joining()  # only the end of the loop leaves any
+            for one in self._joining:  # only the end of the loop leaves any
+                one.bounds.cancel()
 
     async def _join(self) -> None:
         """Give the followers that wait their bounds."""
@@ -221,11 +228,6 @@ class LogReader(ABC, Generic[_Topic]):
         for one in self._joining:
             if not one.bounds.done():
                 one.bounds.set_exception(error)
-
-    def _cancel_joining(self) -> None:
-        for one in self._joining:
-            one.bounds.cancel()
-        self._joining.clear()
 
     def _drop_unused(self, topic: str) -> None:
         followed = self._topics.get(topic)

@@ -64,7 +64,8 @@ class EventLog(ABC):
     @ -``. A topic whose name begins with ``run:`` is kept whole: a trim of all topics does not
     touch it, and the engine removes none of its records by itself. Every method but ``close``
     raises SourceUnavailableError while the engine is away. It raises UsageError for a call that can
-    never work; nothing was appended then.
+    never work; nothing was appended then. So does every method but ``unfollow`` and ``close`` of a
+    log that was closed.
     """
 
     name: str
@@ -112,7 +113,10 @@ class EventLog(ABC):
 
     @abstractmethod
     async def unfollow(self, topic: str, follower: Follower) -> None:
-        """End following. After it returns, nothing is delivered. An unknown follower is ignored."""
+        """End following, also for a ``follow`` that still runs. An unknown follower is ignored.
+
+        After it returns, nothing is delivered.
+        """
 
     @abstractmethod
     async def trim(
@@ -148,7 +152,10 @@ class EventLog(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop following and close what was opened. Idempotent."""
+        """Stop following, and close what was opened once the appends that run are done. Idempotent.
+
+        An append that did not begin, and a follower that waits for its bounds, get UsageError.
+        """
 
     def topic(self, name: str) -> Topic:
         """A source for a feed. Sources of a topic share one origin while any of them is in use."""

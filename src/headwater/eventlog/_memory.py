@@ -22,7 +22,6 @@ from headwater.eventlog._record import (
     Record,
     Retention,
     Run,
-    check_topic,
     mark_of,
     ticks,
 )
@@ -112,6 +111,9 @@ class MemoryLog(CheckedLog):
         self._topics: dict[str, _Kept] = {}
         self._followers: dict[str, list[Follower]] = {}
 
+    async def _start(self) -> None:
+        """Nothing is to be opened."""
+
     async def _append(
         self, topic: str, events: Sequence[Event], key: str | None, connection: Any
     ) -> list[Record]:
@@ -155,8 +157,8 @@ class MemoryLog(CheckedLog):
     async def _bounds(self, topic: str) -> Bounds:
         return self._bounds_of(self._kept(topic))
 
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        kept = self._kept(check_topic(topic))
+    async def _follow(self, topic: str, follower: Follower) -> Bounds:
+        kept = self._kept(topic)
         self._followers.setdefault(topic, []).append(follower)
         return self._bounds_of(kept)
 
@@ -187,8 +189,9 @@ class MemoryLog(CheckedLog):
         for topic in tuple(self._followers):
             self._reset(topic)
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         self._followers.clear()
+        self._topics.clear()
 
     def _reset(self, topic: str) -> None:
         empty = self._bounds_of(_Kept())

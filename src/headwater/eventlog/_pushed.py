@@ -28,7 +28,6 @@ from headwater.eventlog._record import (
     Offset,
     Retention,
     Run,
-    check_topic,
 )
 
 _T = TypeVar("_T")
@@ -301,12 +300,10 @@ class PushedLog(CheckedLog):
     """An event log on a server that pushes each append, and remembers keys for some time.
 
     Attributes:
-        closed: further use raises UsageError.
         topics_per_request: the most topics that one request asks for.
         at_once: topics that are trimmed or forgotten at the same time.
     """
 
-    closed = False
     topics_per_request: int
     at_once: int
 
@@ -323,17 +320,13 @@ class PushedLog(CheckedLog):
         )
         self._reader = PushReader(self)
 
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        check_topic(topic)
-        if self.closed:
-            raise UsageError(f"{self.name} is closed")
+    async def _follow(self, topic: str, follower: Follower) -> Bounds:
         return await self._reader.follow(topic, follower)
 
     async def unfollow(self, topic: str, follower: Follower) -> None:
         self._reader.unfollow(topic, follower)
 
-    async def close(self) -> None:
-        self.closed = True
+    async def _close(self) -> None:
         await self._reader.close()
 
     async def states(self, topics: Sequence[str]) -> States:

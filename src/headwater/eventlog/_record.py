@@ -179,7 +179,7 @@ class Retention:
             raise UsageError(f"max_age={self.max_age}: give a timedelta of 0 or more")
         for name in ("max_count", "max_bytes"):
             limit = getattr(self, name)
-            if limit is not None and not (isinstance(limit, int) and 0 <= limit < 2**63):
+            if limit is not None and not (_is_whole(limit) and 0 <= limit < 2**63):
                 raise UsageError(f"{name}={limit}: give a whole number from 0 to 2**63 - 1")
         if self.before is not None:
             check_offset(self.before)
@@ -235,10 +235,14 @@ def check_topic(topic: str) -> str:
     return topic
 
 
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def check_offset(offset: Offset) -> Offset:
     """The offset itself. Raises UsageError."""
     numbers = offset if isinstance(offset, tuple) else ()
-    if not numbers or not all(isinstance(one, int) and one >= 0 for one in numbers):
+    if not numbers or not all(_is_whole(one) and one >= 0 for one in numbers):
         raise UsageError(
             f"offset {offset!a:.80}: give the offset of a record or of bounds, Offset.parse(text), "
             "or START"
@@ -248,7 +252,7 @@ def check_offset(offset: Offset) -> Offset:
 
 def check_limit(limit: int) -> int:
     """The limit, at least 1. Raises UsageError."""
-    if not isinstance(limit, int):
+    if not _is_whole(limit):
         raise UsageError(f"limit {limit!a:.80}: give a whole number")
     return min(max(limit, 1), MAX_LIMIT)
 

@@ -141,4 +141,7 @@ async def test_the_criterion_of_a_relationship_decides_then_and_now(engine, chos
         sa.update(Task.__table__).values(cost=3 - sa.column("id")),
     )
     page = await query.where().page(9, after=page.end)
-    assert [(change.key["id"], change.removed) for change in page.changes] == [(1, False), (2, True)]
+    assert [(change.key["id"], change.removed) for change in page.changes] == [
+        (1, False),
+        (2, True),
+    ]

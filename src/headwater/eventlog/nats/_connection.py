@@ -203,6 +203,7 @@ class Link:
         self._life: Life | None = None
         self._opening = asyncio.Lock()
         self._home = Home(NAME)
+        self._running: set[asyncio.Future[None]] = set()
         self.closed = False
 
     async def life(self) -> Life:
@@ -227,6 +228,8 @@ class Link:
         doing = "" if again else "whether it was done is not known: "
         while True:
             life = await self.life()
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._running.add(done)
             try:
                 return await work(life)
             except nats.errors.NoRespondersError:
@@ -235,12 +238,17 @@ class Link:
                 if not again or not life.client.is_closed:
                     raise unavailable(error, doing) from error
                 again = False
+            finally:
+                self._running.discard(done)
+                done.cancel()
 
     async def close(self) -> None:
-        """Disconnect. Idempotent."""
+        """Wait for the requests that run, then disconnect. Idempotent."""
         self.closed = True
+        self._settle()
+        if self._running:
+            await asyncio.wait(self._running, timeout=PATIENCE)
         async with self._opening:
-            self._settle()
             if self._life is not None:
                 await self._life.close()
 
@@ -248,6 +256,7 @@ class Link:
         """Drop the connection of an event loop that has ended. It can no longer be closed."""
         if self._home.moved():
             self._life = None
+            self._running.clear()
 
     async def _open(self) -> Life:
         life = Life()

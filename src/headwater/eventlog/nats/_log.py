@@ -163,7 +163,7 @@ class NatsLog(PushedLog):
         self._trimmer = Trimmer(self._stream, self._pages)
         self._writer = NatsWriter(self._stream, self._pages)
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         await self._stream.ready()
         self.capabilities = replace(self.capabilities, keys_kept=self._stream.keys_kept)
         life = await self._link.life()
@@ -238,8 +238,9 @@ class NatsLog(PushedLog):
             options=self._options,
         )
 
-    async def close(self) -> None:
-        await super().close()
+    async def _close(self) -> None:
+        await super()._close()
+        await self._writer.close()
         await self._link.close()
 
     async def listen(self, reader: PushReader) -> Subscriptions:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from headwater.errors import SourceUnavailableError
+from headwater.errors import HeadwaterError
 from headwater.eventlog._batcher import Asked, Batcher
 from headwater.eventlog._record import Event, Offset, Record, ticks
 from headwater.eventlog.nats._connection import NAME, PATIENCE, Life
@@ -37,8 +38,9 @@ from headwater.eventlog.nats._stream import (
 MAX_BATCH = 1000
 # The server holds a batch in memory until it is complete.
 BATCH_BYTES = 64 * 1024 * 1024
-# Batches without a key on their way at once: one travels while the server writes the other.
-LANES = 2
+# Batches on their way at once; the server takes 50 for a stream, from all processes. Those without
+# a key: one travels while the server writes the other. One with a key is a batch of its own.
+LANES, KEYED_LANES = 2, 8
 
 # The header that makes a second message with the same value a duplicate.
 ONCE = "Nats-Msg-Id"
@@ -47,8 +49,6 @@ KNOWN = 10201
 # Errors after which nothing was stored, and a retry soon works: batches of other processes are on
 # their way, or (in a cluster) the same key.
 BUSY = ("too many inflight", "in process")
-# Batches of this process on their way. The server takes 50 for a stream, from all processes.
-ABREAST = 10
 # Subject, payload, headers.
 Message = tuple[str, bytes, Mapping[str, str]]
 
@@ -66,9 +66,21 @@ class NatsWriter:
         self._plain_batches = False
         # The highest acknowledged sequence, and how often this writer began a new epoch.
         self._head = self._lives = 0
-        self._abreast = asyncio.Semaphore(ABREAST)
         self._batcher: Batcher[Sequence[Message], int] = Batcher(
-            NAME, self._store_all, _weigh, (MAX_BATCH, BATCH_BYTES), lanes=LANES
+            NAME,
+            self._store_all,
+            _weigh,
+            (MAX_BATCH, BATCH_BYTES),
+            lanes=LANES,
+            patience=PATIENCE,
+        )
+        self._keyed_batches: Batcher[Sequence[Message], int] = Batcher(
+            NAME,
+            partial(self._store_all, again=True),
+            lambda _: (1, 0),
+            (1, 0),
+            lanes=KEYED_LANES,
+            patience=PATIENCE,
         )
 
     async def append(self, topic: str, events: Sequence[Event], key: str | None) -> list[Record]:
@@ -90,7 +102,7 @@ class NatsWriter:
                 if answer.get("duplicate"):
                     return await self._brought(topic, key, int(answer["seq"]))
             else:
-                answer = await self._keyed_batch(topic, messages, key)
+                answer = {"seq": await self._keyed_batch(topic, messages, key)}
         except ApiError as error:
             if error.code not in {WRONG_SEQUENCE, KNOWN} or key is None:
                 raise
@@ -108,11 +120,16 @@ class NatsWriter:
             )
         ]
 
+    async def close(self) -> None:
+        """Wait for the batches that were asked for."""
+        await self._batcher.close()
+        await self._keyed_batches.close()
+
     async def _begin_anew(self) -> None:
         """Begin a new epoch: the stream is an older copy, or lost its last writes."""
         self._lives += 1
         self._head = 0
-        with suppress(SourceUnavailableError):  # the append itself has succeeded
+        with suppress(HeadwaterError):  # the append itself has succeeded
             await self._stream.begin_anew((await self._stream.states([])).epoch)
 
     def _keyed(self, message: Message, topic: str, key: str) -> Message:
@@ -126,9 +143,7 @@ class NatsWriter:
         }
         return to, payload, {**headers, **once}
 
-    async def _keyed_batch(
-        self, topic: str, events: Sequence[Message], key: str
-    ) -> Mapping[str, Any]:
+    async def _keyed_batch(self, topic: str, events: Sequence[Message], key: str) -> int:
         messages = [(to, payload, {**own, KEY: key}) for to, payload, own in events]
         kept = self._stream.key_headers()
         messages.append((self._stream.key_subject(topic, key), str(len(events)).encode(), kept))
@@ -137,20 +152,23 @@ class NatsWriter:
             to, payload, own = messages[0]
             named = [(to, payload, {**own, ONCE: self._stream.key_name(topic, key)}), *messages[1:]]
             try:
-                return await self._batch(named, again=True)
+                return await self._keyed_batches.ask(named)
             except ApiError as error:
                 if "unsupported header" not in error.detail:
                     raise
                 self._plain_batches = True  # the first release that has batches
-        return await self._batch(messages, again=True)
+        return await self._keyed_batches.ask(messages)
 
-    async def _store_all(self, group: Sequence[Asked[Sequence[Message], int]]) -> None:
+    async def _store_all(
+        self, group: Sequence[Asked[Sequence[Message], int]], *, again: bool = False
+    ) -> None:
         """Store the batches of many callers as one; the answer to each is its last sequence.
 
         The server writes each batch to its disk and waits for that, one after the other.
         """
         try:
-            answer = await self._batch([message for one in group for message in one.job])
+            messages = [message for one in group for message in one.job]
+            answer = await self._batch(messages, again=again)
         except ApiError as error:
             if len(group) == 1:
                 group[0].refuse(error)
@@ -167,9 +185,7 @@ class NatsWriter:
                 one.answer(last)
                 last -= len(one.job)
 
-    async def _batch(
-        self, messages: Sequence[Message], *, again: bool = False
-    ) -> Mapping[str, Any]:
+    async def _batch(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
         """Store all or none. The server writes a batch to its disk and waits for that, twice."""
         batch = {"Nats-Batch-Id": secrets.token_hex(16)}
         parts: list[Message] = [
@@ -178,8 +194,7 @@ class NatsWriter:
         ]
         to, payload, own = parts[-1]
         parts[-1] = (to, payload, {**own, "Nats-Batch-Commit": "1"})
-        async with self._abreast:
-            return await self._patiently(parts, again=again)
+        return await self._patiently(parts, again=again)
 
     async def _patiently(self, messages: Sequence[Message], *, again: bool) -> Mapping[str, Any]:
         """Send, and retry while the server says that too many batches are on their way."""

@@ -105,7 +105,7 @@ class Commands:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._batcher: Batcher[bytes, Any] = Batcher(
-            NAME, self._send_all, lambda packed: (1, len(packed)), MOST
+            NAME, self._send_all, lambda packed: (1, len(packed)), MOST, patience=PATIENCE
         )
         self._connection: AbstractConnection | None = None
         self._home = Home(NAME)

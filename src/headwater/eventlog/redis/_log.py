@@ -102,7 +102,7 @@ class RedisLog(PushedLog):
         self._silent = False
         self._commands = Commands(pool)
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         await self._states([])
 
     async def _append(
@@ -205,8 +205,8 @@ class RedisLog(PushedLog):
                 return ""
             start = f"({lowest}"
 
-    async def close(self) -> None:
-        await super().close()
+    async def _close(self) -> None:
+        await super()._close()
         await self._commands.close()
 
     async def listen(self, reader: PushReader) -> Subscriptions:

@@ -22,7 +22,6 @@ from headwater.eventlog._record import (
     Record,
     Retention,
     Run,
-    check_topic,
     mark_of,
 )
 from headwater.eventlog.sql._reader import SqlReader
@@ -67,7 +66,7 @@ class SqlLog(CheckedLog):
         self._storage, self._reader, self._writer = _parts(engine, clock, notify)
         self.name = self._storage.name
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         await self._storage.ready()
 
     async def _append(
@@ -118,9 +117,7 @@ class SqlLog(CheckedLog):
         (row,) = await self._storage.read(self._storage.dialect.bounds, {"topic": topic})
         return bounds_of(row)
 
-    async def follow(self, topic: str, follower: Follower) -> Bounds:
-        check_topic(topic)
-        await self._storage.ready()
+    async def _follow(self, topic: str, follower: Follower) -> Bounds:
         return await self._reader.follow(topic, follower)
 
     async def unfollow(self, topic: str, follower: Follower) -> None:
@@ -144,7 +141,7 @@ class SqlLog(CheckedLog):
             engine, max_event_bytes=self.max_event_bytes, clock=self._clock, notify=self._notify
         )
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         await self._writer.close()
         await self._reader.close()
         await self._storage.close()
@@ -153,8 +150,8 @@ class SqlLog(CheckedLog):
 class _OwnLog(SqlLog):
     """A log that opened its engine itself, and closes it."""
 
-    async def close(self) -> None:
-        await super().close()
+    async def _close(self) -> None:
+        await super()._close()
         await self.engine.dispose()
 
 

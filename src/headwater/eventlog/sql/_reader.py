@@ -71,6 +71,7 @@ class SqlReader(LogReader[FollowedTopic]):
                     await asyncio.sleep(begun + PACE - time())
 
     async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
+        await self._storage.ready()
         rows = await self._states([(name, 0) for name in sorted(names)])
         if not self._topics:
             self._read_from(rows[0])

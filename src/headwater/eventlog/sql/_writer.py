@@ -7,6 +7,7 @@ transaction. A trim removes the oldest records of a topic and leaves no hole.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -162,7 +163,7 @@ class SqlWriter:
         self._storage = storage
         self._clock = clock
         self._batcher: Batcher[Append, list[Record]] = Batcher(
-            storage.name, self._commit, weigh, MOST
+            storage.name, self._commit, weigh, MOST, patience=storage.dialect.patience or math.inf
         )
         self._seen = Seen()
         self._openings = 0

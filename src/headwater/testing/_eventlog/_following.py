@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
-from headwater.errors import HeadwaterError
-from headwater.eventlog import START, EventLog, Record
+from headwater.errors import HeadwaterError, UsageError
+from headwater.eventlog import START, Bounds, EventLog, Record
 from headwater.testing._eventlog._harness import Harness, Recorder, numbers, read_all
 
 # Following may take a few tasks for a log, and none for a topic.
@@ -101,6 +102,20 @@ class FollowingContract(Harness):
         assert numbers(gone.records) == [1], "it got something after unfollow"
         await log.unfollow("t", gone)  # a second time is no error
         await log.unfollow("never", gone)
+
+    async def test_a_follower_that_leaves_before_it_has_joined_gets_nothing(
+        self, log: EventLog
+    ) -> None:
+        """Its caller gets its bounds: nobody has cancelled it."""
+        gone = Recorder(self.patience)
+        joining = asyncio.create_task(log.follow("t", gone))
+        await asyncio.sleep(0)
+        await log.unfollow("t", gone)
+        assert (await joining).latest == START, "its bounds"
+        stays = await self.following(log)
+        await log.append("t", {"n": 1})
+        await stays.count(1)
+        assert not gone.records, "it got something after unfollow"
 
     async def test_following_again_goes_on_from_now(self, log: EventLog) -> None:
         """A topic whose last stream left and came back misses nothing after its new bounds."""
@@ -227,6 +242,59 @@ class StorageContract(Harness):
             ends = await asyncio.gather(*writing, return_exceptions=True)
         odd = [one for one in ends if not isinstance(one, HeadwaterError | CancelledError)]
         assert not odd, f"appending to a closed log raised {odd[0]!r}"
+
+    async def test_closing_waits_for_appends_that_run(self, log: EventLog) -> None:
+        """At a shut-down too, a caller knows whether its event was stored."""
+        appending = [
+            asyncio.create_task(log.append("t", [{"n": n}] * (1 + n % 3), key=key))
+            for n in range(9)
+            for key in (None, f"k{n}")
+        ]
+        await asyncio.sleep(0)
+        await log.close()
+        ends = await asyncio.gather(*appending, return_exceptions=True)
+        odd = [one for one in ends if not isinstance(one, list | UsageError)]
+        assert not odd, f"an append under way raised {odd[:1]!r}"
+        if log.capabilities.durable:
+            done = [record for one in ends if isinstance(one, list) for record in one]
+            async with self.reopened(log) as again:
+                kept = await read_all(again, "t")
+            assert kept == sorted(done, key=lambda one: one.offset), "another than was said"
+
+    async def test_closing_ends_followers_that_join(self, log: EventLog) -> None:
+        """They get an error that says why, as nobody has cancelled them."""
+        joining = [asyncio.create_task(log.follow("t", Recorder())) for _ in range(3)]
+        await asyncio.sleep(0)
+        await log.close()
+        for end in await asyncio.gather(*joining, return_exceptions=True):
+            assert isinstance(end, Bounds | HeadwaterError), f"a follower got {end!r}"
+
+    async def test_a_closed_log_refuses_every_call(self, log: EventLog) -> None:
+        """A service that goes on after its shut-down hears so at once."""
+        follower = await self.following(log)
+        await log.append("t", {"n": 0})
+        topic = log.topic("t")
+        await log.close()
+        for what, call in {
+            "start": log.start(),
+            "append": log.append("t", {"n": 1}),
+            "append with a key": log.append("t", {"n": 1}, key="k"),
+            "read": log.read("t", START, 1),
+            "latest": log.latest("t", 1),
+            "bounds": log.bounds("t"),
+            "follow": log.follow("t", Recorder()),
+            "trim": log.trim("t", max_count=1),
+            "trim of all": log.trim(max_age=timedelta(days=1)),
+            "forget": log.forget("t"),
+            "a page": topic.page(1),
+        }.items():
+            try:
+                await call
+            except UsageError as error:
+                assert log.name in str(error), f"{what}: whose fault it is: {error}"
+            else:
+                raise AssertionError(f"{what} worked on a closed log")
+        await log.unfollow("t", follower)
 
     async def test_closing_twice_is_no_error(self, log: EventLog) -> None:
         """Shut-down code may run more than once."""
