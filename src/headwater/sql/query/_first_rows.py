@@ -7,7 +7,8 @@ the rows of now that are affected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -58,17 +59,14 @@ class FirstRows(Poll):
         moved: set[Key] = set()
         low: Key | None = None
         for segment in self._place.segments:
-
-            def inside(key: Key, low: Key | None = low, high: Key | None = segment.bound) -> bool:
-                return (low is None or key > low) and (high is None or key <= high)
-
             then: dict[Key, Values] = {}
             if segment.seen != queries.nothing:
                 then = queries.first_held(look, segment.seen, wanted)
-            held |= {key: values for key, values in then.items() if inside(key)}
-            stayed = [key for key in now if inside(key) and key in then]
-            moved |= queries.among(look, segment.seen, stayed)
-            moved |= {key for key in now if inside(key) and key not in then}
+            inside = _between(low, segment.bound)
+            held |= {key: then[key] for key in filter(inside, then)}
+            present = set(filter(inside, now))
+            moved |= queries.among(look, segment.seen, [*present & then.keys()])
+            moved |= present - then.keys()
             low = segment.bound
         changed = sorted({*moved, *(key for key in held if key not in now)})
         found = []
@@ -78,5 +76,9 @@ class FirstRows(Poll):
                 place = self._place.after(key, look.now)
             row = now.get(key)
             gone = [held[key]] if row is None else []
-            found.append(Affected(key, place.with_last(key), row, gone))
+            found.append(Affected(key, replace(place, last=key), row, gone))
         return found
+
+
+def _between(low: Key | None, high: Key | None) -> Callable[[Key], bool]:
+    return lambda key: (low is None or key > low) and (high is None or key <= high)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from headwater.errors import PositionError
 from headwater.feeds._source import Change, Filter, Page, Place
 from headwater.sql._judging import Questions
@@ -55,18 +57,15 @@ class Pages:
         changes: list[Change] = []
         first: Key | None = None
         more = False
-        for found in poll.affected():
-            for one in found:
-                change = change_for(self._derivation, one, wanted)
-                if change is None:
-                    continue
-                if len(changes) == limit:
-                    more = True
-                    break
-                first = one.key if first is None else first
-                changes.append(change)
-            if more:
+        for one in chain.from_iterable(poll.affected()):
+            change = change_for(self._derivation, one, wanted)
+            if change is None:
+                continue
+            if len(changes) == limit:
+                more = True
                 break
+            first = one.key if first is None else first
+            changes.append(change)
         end: Place = poll.end
         if more:
             last = changes[-1].place

@@ -27,6 +27,7 @@ from headwater.sql.postgresql._connections import ensure_first_connection, life_
 from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._triggers import qualified
+from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._changes import changes_of
 from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._first_rows import FirstRows
@@ -43,7 +44,7 @@ from headwater.sql.query._pages import Pages
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
 from headwater.sql.query._trim import link_trim
-from headwater.sql.query._watch import watch_of
+from headwater.sql.query._watch import CountersWatch
 from headwater.sql.sqlite._connections import file_of, guard
 
 T = TypeVar("T")
@@ -277,14 +278,16 @@ class QueryReader(TailReader):
 
     def watch_commits(self, tail: Tail, /) -> CommitWatch:
         self._wake = tail.read_on
-        tables = list(self._tracking.values())
+        tables = self._tracking.values()
+        watches: list[CommitWatch]
         if isinstance(self._looker, PostgreSQLLooker):
             self._catalogue.follow(self.engine, [qualified(each) for each in tables], tail.read_on)
-        changed = self._catalogue.soon
-        watches = [
-            watch_of(self.engine, self._writers, each, tail, at, changed)
-            for at, each in enumerate(tables)
-        ]
+            watches = [table_watch(self.engine, self._writers, each, tail) for each in tables]
+        else:
+            watches = [
+                CountersWatch(self._writers, each.table, tail, at, self._catalogue.soon)
+                for at, each in enumerate(tables)
+            ]
         return WatchGroup(*(watch.stop for watch in watches), self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:

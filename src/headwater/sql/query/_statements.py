@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
@@ -107,7 +108,7 @@ class Statements:
             start = way.start
             if start is not None and start.table in changed:
                 lacks = self._moments.lacks(start.column(CHANGE), self._names[start.table])
-                found.append(pick(way, _present(way)).where(lacks))
+                found.append(pick(way, self._past(way, ())).where(lacks))
         return found
 
     def _then(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
@@ -144,16 +145,12 @@ class Statements:
         self, way: Way, columns: Columns, *, form: Filter, low: bool, high: bool, among: bool
     ) -> Query:
         keys = self._keys_over(columns)
-        raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
-        query = self._joined(way, columns).with_only_columns(*raw)
-        conditions = [Filters(self._filters_over(columns)).matches(form)]
-        if low:
-            conditions.append(self._compared(keys, "low", above=True))
-        if high:
-            conditions.append(self._compared(keys, "high", above=False))
-        if among:
-            conditions.append(self._among(self._raw_keys(keys)))
-        return query.where(*conditions)
+        # In a UNION a collation may take two keys for equal.
+        apart = [self._sorted(key).label(f"key_{at}") for at, key in enumerate(keys)]
+        matches = Filters(self._filters_over(columns)).matches(form)
+        query = self._joined(way, columns).with_only_columns(*apart)
+        query = query.where(matches, *self._between(keys, low, high))
+        return query.where(self._among(keys)) if among else query
 
     # Clients that may have had it
 
@@ -179,16 +176,16 @@ class Statements:
 
     def _held(self, columns: Columns, *, among: bool = True, asked: Questioned = ()) -> Query:
         keys = self._keys_over(columns)
-        own = self._apart if among else self._raw
-        raw = [own(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
-        typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
-        filters = self._labelled_filters(columns)
-        answers = self._answers(asked, self._filters_over(columns))
-        every = (*raw, *typed, *filters, *answers)
+        apart = map(self._sorted, keys) if among else keys
+        typed = [columns[one].c[name] for one, name in self._key]
+        every = (
+            *(key.label(f"key_{at}") for at, key in enumerate(apart)),
+            *(key.label(f"held_{at}") for at, key in enumerate(typed)),
+            *self._labelled_filters(columns),
+            *self._answers(asked, self._filters_over(columns)),
+        )
         query: Query = self._joined(self._derivation.core, columns).with_only_columns(*every)
-        if not among:
-            return query
-        return query.where(self._among(self._raw_keys(keys)))
+        return query.where(self._among(keys)) if among else query
 
     # The rows as they are
 
@@ -197,26 +194,20 @@ class Statements:
 
         ``asked``: what the database shall judge of each; the answers stand before the key.
         """
-        keys = self._own_keys()
-        return self._own(form, asked).where(self._among(keys))
+        return self._own(form, asked).where(self._among(self._own_keys()))
 
     def _newest(self, form: Filter = EVERYTHING, below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
-        keys = [self._sorted(key) for key in self._own_keys()]
+        keys = self._own_keys()
         query = self._own(form)
         if below:
-            wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self.kinds)]
-            query = query.where(sa.tuple_(*keys) < sa.tuple_(*wanted))
-        return query.order_by(*(key.desc() for key in keys)).limit(COUNT)
+            query = query.where(self._compared(keys, operator.lt, "low"))
+        return query.order_by(*(self._sorted(key).desc() for key in keys)).limit(COUNT)
 
     def _oldest(self, form: Filter, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
         keys = self._own_keys()
-        query = self._own(form, asked)
-        if low:
-            query = query.where(self._compared(keys, "low", above=True))
-        if high:
-            query = query.where(self._compared(keys, "high", above=False))
+        query = self._own(form, asked).where(*self._between(keys, low, high))
         return query.order_by(*map(self._sorted, keys)).limit(COUNT)
 
     def _beyond_count(self, form: Filter) -> Query:
@@ -244,9 +235,8 @@ class Statements:
                 )
             )
             order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
-            raw = self._raw_keys(self._keys_over(columns))
             matches = Filters(self._filters_over(columns)).matches(form)
-            query = query.where(*had, matches).order_by(*order, *raw)
+            query = query.where(*had, matches).order_by(*order, *self._keys_over(columns))
             branches.append(sa.select(query.limit(derivation.limit).subquery()))
         every: Any = branches[0].subquery("held")
         if len(branches) > 1:
@@ -276,7 +266,7 @@ class Statements:
 
     def _own_keys(self) -> list[Column]:
         selected = self._derivation.select.selected_columns
-        return self._raw_keys(bare(selected[name]) for name in self._derivation.key)
+        return self._raw(bare(selected[name]) for name in self._derivation.key)
 
     # Pieces
 
@@ -331,28 +321,23 @@ class Statements:
         filters = self._filters_over(columns).values()
         return [column.label(f"filter_{at}") for at, column in enumerate(filters)]
 
-    def _keys_over(self, columns: Columns) -> list[Any]:
-        return [columns[one].c[name] for one, name in self._key]
+    def _keys_over(self, columns: Columns) -> list[Column]:
+        return self._raw(columns[one].c[name] for one, name in self._key)
 
-    def _raw_keys(self, keys: Iterable[Any]) -> list[Column]:
-        return [self._raw(key, at) for at, key in enumerate(keys)]
-
-    def _raw(self, column: Column, at: int) -> Column:
-        return self._moments.plain(column, self.kinds[at])
-
-    def _apart(self, column: Column, at: int) -> Column:
-        """A key's column for a UNION: a collation may take two keys for equal."""
-        return self._sorted(self._raw(column, at))
+    def _raw(self, keys: Iterable[Any]) -> list[Column]:
+        return [self._moments.plain(*pair) for pair in zip(keys, self.kinds, strict=True)]
 
     def _sorted(self, column: Column) -> Column:
         return self._moments.ordered(column) if isinstance(column.type, sa.String) else column
 
-    def _compared(self, keys: Sequence[Column], name: str, *, above: bool) -> Condition:
-        mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
-        other = sa.tuple_(
-            *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self.kinds))
-        )
-        compared: Condition = mine > other if above else mine <= other
+    def _between(self, keys: Sequence[Column], low: bool, high: bool) -> list[Condition]:
+        """The conditions that keys are above ``low_0``… and up to ``high_0``…."""
+        above = [self._compared(keys, operator.gt, "low")] if low else []
+        return [*above, self._compared(keys, operator.le, "high")] if high else above
+
+    def _compared(self, keys: Sequence[Column], compare: Any, name: str) -> Condition:
+        bounds = (sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self.kinds))
+        compared: Condition = compare(sa.tuple_(*map(self._sorted, keys)), sa.tuple_(*bounds))
         return compared
 
     def _among(self, keys: Sequence[Column]) -> Condition:
@@ -364,10 +349,6 @@ class Statements:
 def _unbounded(column: Column) -> Column:
     """The column, for a comparison with a value that is sent as it is."""
     return sa.type_coerce(column, unbounded(column.type))
-
-
-def _present(way: Way) -> dict[Occurrence, Any]:
-    return {one: one.alias for one in way.occurrences}
 
 
 def _subsets(every: Sequence[Occurrence]) -> Iterator[tuple[Occurrence, ...]]:
