@@ -28,12 +28,10 @@ class Way:
     """How a changed row of one table leads to the keys of the query.
 
     Attributes:
-        start: the occurrence of the changed row's table; None for the core.
-        occurrences: the occurrences that are inner-joined, with the start.
+        occurrences: the occurrences that are inner-joined, with that of the changed row.
         conditions: the conditions that join them.
     """
 
-    start: Occurrence | None
     occurrences: tuple[Occurrence, ...]
     conditions: tuple[sa.ColumnElement[bool], ...]
 
@@ -72,8 +70,8 @@ class Derivation:
         select: the query without the ORM, its order and its limit.
         names: the names of its columns.
         key, filters: the columns with these names, as occurrence and column name.
-        core: the way without a start: the inner-joined tables, which every row of the query has.
-        ways: one way for each occurrence of a table.
+        core: the inner-joined tables, which every row of the query has.
+        ways: one way from each occurrence of a table.
         tables: each table once.
         links: for each table the columns whose change may add, remove or move rows of the query.
         certain: whether the links alone decide which rows exist. If not, as with NOT EXISTS or
@@ -114,8 +112,8 @@ class Derivation:
         self._check_grouping()
         self._check_unique()
         self._affects = frozenset(affects)
-        self.core = self._way(self._scopes.root, None)
-        self.ways = [self._way(one.scope, one) for one in self._scopes.occurrences]
+        self.core = self._way(self._scopes.root)
+        self.ways = {one: self._way(one.scope) for one in self._scopes.occurrences}
         self.tables = list(dict.fromkeys(one.table for one in self._scopes.occurrences))
         unread = self._affects - set(self.tables)
         if unread:
@@ -231,7 +229,7 @@ class Derivation:
 
     # Ways
 
-    def _way(self, scope: Scope, start: Occurrence | None) -> Way:
+    def _way(self, scope: Scope) -> Way:
         scopes = scope.closure() | {self._scopes.root}
         inside = [one for one in self._scopes.occurrences if one.scope in scopes]
         used = [
@@ -243,7 +241,7 @@ class Derivation:
         ]
         self._check_joined(inside, used)
         expressions = [one.expression for one in used if one.expression is not None]
-        return Way(start, tuple(inside), tuple(expressions))
+        return Way(tuple(inside), tuple(expressions))
 
     def _usable(self, condition: Condition, scope: Scope) -> bool:
         """Whether a condition of a scope leads from row to row: it has no sub-query."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Container
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -122,11 +121,6 @@ class QueryPlace:
         """Where it is once it was sent the keys up to this one as they are in a later snapshot."""
         later = [one for one in self.segments if one.bound is None or one.bound > key]
         return QueryPlace(_merged([Segment(key, seen), *later]), key, aligned=self.aligned)
-
-    def align(self, snapshots: Container[str]) -> QueryPlace:
-        """The same place, aligned if all its snapshots are among these."""
-        aligned = all(str(segment.seen) in snapshots for segment in self.segments)
-        return replace(self, aligned=aligned)
 
     def _bounds(self, other: QueryPlace) -> list[Key | None]:
         bounds = {one.bound for one in (*self.segments, *other.segments) if one.bound is not None}

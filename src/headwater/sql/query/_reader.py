@@ -30,7 +30,7 @@ from headwater.sql.postgresql._triggers import qualified
 from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._changes import changes_of
 from headwater.sql.query._derivation import Derivation
-from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._first_rows import poll_of
 from headwater.sql.query._look import (
     Look,
     Looker,
@@ -112,7 +112,9 @@ class QueryReader(TailReader):
     def parse(self, text: str) -> QueryPlace:
         sqlite = isinstance(self._looker, SQLiteLooker)
         tables = len(self._tracking) if sqlite else None
-        return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
+        place = QueryPlace.parse(text, self._kinds, tables)
+        aligned = all(str(segment.seen) in self._snapshots for segment in place.segments)
+        return replace(place, aligned=aligned)
 
     def _note(self, look: Look) -> None:
         """Remember that the tail is at this snapshot."""
@@ -165,11 +167,10 @@ class QueryReader(TailReader):
                 self._answer_all(error)
             raise
         changes = [change for one in found for change in changes_of(self.derivation, one)]
+        poll.place = poll.poll.end if poll.done else found[-1].place
         if poll.done:
             await self.close()
-            return ChangeBatch(changes, poll.end, False, poll.retiring)
-        poll.place = found[-1].place
-        return ChangeBatch(changes, poll.place, True, poll.retiring)
+        return ChangeBatch(changes, poll.place, not poll.done, poll.poll.look.retiring)
 
     async def close(self) -> None:
         """End a poll that was not read to its end."""
@@ -373,11 +374,8 @@ class QueryReader(TailReader):
         connection: sa.Connection,
     ) -> Poll:
         """Begin a poll for all filters."""
-        poll: Poll
-        if self.derivation.limit is not None:
-            poll = FirstRows(self._queries, connection, place, None)
-        else:
-            poll = Poll(self._queries, connection, place, chunk=chunk, questions=questions)
+        kind = poll_of(self._queries)
+        poll = kind(self._queries, connection, place, chunk=chunk, questions=questions)
         if poll.look.epoch != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
         self._note(poll.look)

@@ -103,23 +103,23 @@ class Statements:
         return sa.union(*branches)
 
     def _now(self, changed: frozenset[sa.Table], pick: Pick) -> list[Query]:
-        found = []
-        for way in self._derivation.ways:
-            start = way.start
-            if start is not None and start.table in changed:
-                lacks = self._moments.lacks(start.column(CHANGE), self._names[start.table])
-                found.append(pick(way, self._past(way, ())).where(lacks))
-        return found
+        return [
+            pick(way, self._past(way, ())).where(
+                self._moments.lacks(start.column(CHANGE), self._names[start.table])
+            )
+            for start, way in self._derivation.ways.items()
+            if start.table in changed
+        ]
 
     def _then(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
         wanted: dict[tuple[frozenset[Occurrence], frozenset[Occurrence]], Way] = {}
-        for way in self._derivation.ways:
-            if way.start is not None and way.start.table in gone:
-                others = [o for o in way.occurrences if o.table in gone and o is not way.start]
+        for start, way in self._derivation.ways.items():
+            if start.table in gone:
+                others = [o for o in way.occurrences if o.table in gone and o is not start]
                 if 2 ** len(others) > _MOST_BRANCHES:
                     return self._then_at_once(gone, pick)
                 for some in _subsets(others):
-                    wanted[frozenset(way.occurrences), frozenset({way.start, *some})] = way
+                    wanted[frozenset(way.occurrences), frozenset({start, *some})] = way
         if len(wanted) > _MOST_BRANCHES:
             return self._then_at_once(gone, pick)
         return [
@@ -128,15 +128,17 @@ class Statements:
         ]
 
     def _then_at_once(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
-        found = []
-        for way in self._derivation.ways:
-            if way.start is not None and way.start.table in gone:
-                columns = self._past(way, {way.start})
-                for one in way.occurrences:
-                    if one is not way.start:
-                        columns[one] = self._either(one, gone)
-                found.append(pick(way, columns))
-        return found
+        return [
+            pick(
+                way,
+                {
+                    one: self._gone(one) if one is start else self._either(one, gone)
+                    for one in way.occurrences
+                },
+            )
+            for start, way in self._derivation.ways.items()
+            if start.table in gone
+        ]
 
     def _filters(self, way: Way, columns: Columns) -> Query:
         return self._joined(way, columns).with_only_columns(*self._labelled_filters(columns))
