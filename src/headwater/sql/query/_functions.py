@@ -31,7 +31,6 @@ _STEADY = """
 # Parameters of the statements that follow a query.
 _OWN_PARAMETER = re.compile("(count|keys|(low|high|seen|wanted|asked|equal|value)_.*)")
 
-
 AGGREGATES = frozenset(_AGGREGATES.split())
 _ALLOWED = AGGREGATES | frozenset(_STEADY.split())
 

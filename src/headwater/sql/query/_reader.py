@@ -320,16 +320,13 @@ class QueryReader(TailReader):
             if not self._described:
                 await ensure_first_connection(self.engine)
             async with self._reading.connect() as connection:
-                await self._describe(connection)
+                if self._catalogue.is_due():
+                    await self._compare(connection)
+                if not self._described and isinstance(self._looker, PostgreSQLLooker):
+                    self._looker.life = await life_of(connection)
+                    self._described = True
+                    await connection.rollback()
                 yield connection
-
-    async def _describe(self, connection: AsyncConnection) -> None:
-        if self._catalogue.is_due():
-            await self._compare(connection)
-        if not self._described and isinstance(self._looker, PostgreSQLLooker):
-            self._looker.life = await life_of(connection)
-            self._described = True
-            await connection.rollback()
 
     async def _compare(self, connection: AsyncConnection) -> None:
         """Compare the tables with what their tracking should be.

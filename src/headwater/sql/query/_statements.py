@@ -230,19 +230,15 @@ class Statements:
         """The keys of the first rows in the snapshot, with their values by name and filters."""
         derivation, branches = self._derivation, []
         for columns, had in self._cores(gone):
+            ordered = [columns[each.occurrence].c[each.name] for each in derivation.order]
             query = self._held(columns, among=False).add_columns(
-                *(
-                    columns[each.occurrence].c[each.name].label(f"order_{at}")
-                    for at, each in enumerate(derivation.order)
-                )
+                *(column.label(f"order_{at}") for at, column in enumerate(ordered))
             )
-            order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
+            order = [o.over(column) for o, column in zip(derivation.order, ordered, strict=True)]
             matches = Filters(self._filters_over(columns)).matches(form)
             query = query.where(*had, matches).order_by(*order, *self._keys_over(columns))
             branches.append(sa.select(query.limit(derivation.limit).subquery()))
-        every: Any = branches[0].subquery("held")
-        if len(branches) > 1:
-            every = sa.union_all(*branches).subquery("held")
+        every = sa.union_all(*branches).subquery("held")
         order = [each.over(every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
         keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
         shown = [column for column in every.c if not column.name.startswith("order_")]
@@ -299,21 +295,19 @@ class Statements:
         ]
 
     def _gone(self, one: Occurrence) -> sa.FromClause:
-        former = self._moments.former(self._names[one.table], self._links(one.table))
-        return former.subquery(f"f{one.label}")
+        return self._former(one.table).subquery(f"f{one.label}")
 
     def _either(self, one: Occurrence, gone: frozenset[sa.Table]) -> sa.FromClause:
         """All rows of a table with the links that the client had."""
-        name, links = self._names[one.table], self._links(one.table)
-        here = sa.select(*(one.column(column) for column in links)).where(
-            self._moments.had(one.column(SINCE), name)
+        here = sa.select(*map(one.column, self._derivation.links[one.table])).where(
+            self._moments.had(one.column(SINCE), self._names[one.table])
         )
-        if one.table not in gone:
-            return here.subquery(f"p{one.label}")
-        return sa.union_all(here, self._moments.former(name, links)).subquery(f"p{one.label}")
+        every = sa.union_all(here, self._former(one.table)) if one.table in gone else here
+        return every.subquery(f"p{one.label}")
 
-    def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
-        return {name: column_of(table, name).type for name in self._derivation.links[table]}
+    def _former(self, table: sa.Table) -> Query:
+        links = {name: column_of(table, name).type for name in self._derivation.links[table]}
+        return self._moments.former(self._names[table], links)
 
     def _filters_over(self, columns: Columns) -> dict[str, Any]:
         filters = self._derivation.filters

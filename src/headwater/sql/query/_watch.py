@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from headwater.sql._reader import Tail
-from headwater.sql.query._place import Counters, QueryPlace
+from headwater.sql.query._place import QueryPlace
 from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._reader import RegistrationWatch
 
@@ -46,8 +46,5 @@ class CountersWatch(RegistrationWatch):
         if head is None or not isinstance(head.place, QueryPlace):
             return self.wake
         # Wake only for what no part of the query has yet.
-        for segment in head.place.segments:
-            found = segment.seen
-            if not isinstance(found, Counters) or found.numbers[self._at] < state[1]:
-                return self.wake
-        return None
+        seen_by_query = [segment.seen.numbers[self._at] for segment in head.place.segments]
+        return self.wake if min(seen_by_query) < state[1] else None
