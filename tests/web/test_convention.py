@@ -128,7 +128,9 @@ def one_of(permissions: list[str]):
 
 
 @pytest.mark.parametrize(
-    "make", [Slotted, partial(partial, named), lambda said: one_of([said])], ids=str
+    "make",
+    [Slotted, partial(partial, named), lambda said: one_of([said])],
+    ids=["slots", "partial", "closure"],
 )
 @pytest.mark.parametrize("wrap", [guard, Depends])
 def test_dependencies_are_compared_by_what_they_are_made_of(make, wrap):

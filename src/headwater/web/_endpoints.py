@@ -24,7 +24,7 @@ from headwater.web._pair import SOURCE_NEEDED, FeedHalf
 from headwater.web._plan import Plan
 from headwater.web._refused_values import naming_parameter
 from headwater.web._remembered_request import RECHECK
-from headwater.web._responders import BEGIN, ONLY_PLAN, STREAM, EventResponder
+from headwater.web._responders import BEGIN, STREAM, EventResponder
 from headwater.web._user_functions import (
     as_coroutine,
     asked_for,
@@ -104,7 +104,7 @@ def event_endpoint(
         scope, given = values[request].scope, values[response]
         values = {name: values[name] for name in wanted}
         stream: EventStream | None = scope.get(STREAM)
-        if RECHECK in scope or scope.get(ONLY_PLAN):
+        if RECHECK in scope:
             return Plan(None, given)
         if stream is not None:
             scope[BEGIN]()

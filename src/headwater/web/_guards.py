@@ -35,6 +35,7 @@ from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
 from headwater.web._user_functions import (
     as_coroutine,
+    asked_for,
     is_generator_function,
     parameters_of,
     taking,
@@ -146,8 +147,13 @@ def _guard_from(
 
 def guard_of(depends: params.Depends) -> Guard:
     """The guard of a dependency, with its scopes and whatever else it says."""
-    assert depends.dependency is not None
-    return Guard(**{**vars(depends), "dependency": Once.of(depends.dependency)})
+    call = depends.dependency
+    assert call is not None
+    # A class, and what holds something open by yield, are not wrapped. Nor is a security scheme,
+    # which FastAPI describes in OpenAPI by its class.
+    if not (is_generator_function(call) or inspect.isclass(call) or isinstance(call, _SCHEMES)):
+        call = Once(call)
+    return Guard(**{**vars(depends), "dependency": call})
 
 
 class Once:
@@ -163,29 +169,16 @@ class Once:
         self.call = call
         self._run = as_coroutine(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
-        # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
-        self._request = taking(own, HTTPConnection)
         self._response = taking(own, Response)
         self._tasks = taking(own, BackgroundTasks)
-        shown = list(own.values())
-        if not self._request:
-            keyword = inspect.Parameter.KEYWORD_ONLY
-            shown.append(inspect.Parameter("headwater_request", keyword, annotation=HTTPConnection))
-        self.__signature__ = inspect.Signature(shown)
+        # This kind is a WebSocket's, too.
+        self._takes_request = bool(taking(own, HTTPConnection))
+        self._request = asked_for(own, HTTPConnection)
+        self.__signature__ = inspect.Signature(list(own.values()))
         self.__name__ = getattr(call, "__name__", type(call).__name__)
 
-    @classmethod
-    def of(cls, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The function so wrapped.
-
-        Itself where it is a class, holds something open by yield, or is a security scheme, which
-        FastAPI describes in OpenAPI by its class.
-        """
-        asis = is_generator_function(call) or inspect.isclass(call) or isinstance(call, _SCHEMES)
-        return call if asis else cls(call)
-
     async def __call__(self, **values: Any) -> Any:
-        request = values[self._request] if self._request else values.pop("headwater_request")
+        request = values[self._request] if self._takes_request else values.pop(self._request)
         decided: dict[int, _Decided] = request.scope.setdefault(_DECIDED, {})
         response, tasks = values.get(self._response), values.get(self._tasks)
         known = decided.get(id(self))

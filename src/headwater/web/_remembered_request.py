@@ -23,6 +23,7 @@ _OWN = ("path", "raw_path", "query_string", "headers", "client", "path_params", 
 # The keys that belong to the connection, and are not kept.
 _CONNECTION = frozenset({"extensions"})
 
+# In the scope of a request of which only the right is asked: handlers with ``sse=`` do not run.
 RECHECK = "headwater.recheck"
 
 

@@ -20,7 +20,7 @@ from headwater.web._negotiation import (
     asks_for_event_stream,
     not_acceptable,
 )
-from headwater.web._remembered_request import RememberedRequest
+from headwater.web._remembered_request import RECHECK, RememberedRequest
 from headwater.web._rights import Holder, Verdict, verdict_of
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
 from headwater.web._whole_responses import StreamRefusedError
@@ -45,8 +45,6 @@ STREAM = "headwater.stream"
 BEGIN = "headwater.begin"
 # The ``Planned`` that the framework's part leaves there.
 PLAN = "headwater.plan"
-# Only the handler's dependencies are to run.
-ONLY_PLAN = "headwater.only_plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +249,8 @@ class EventResponder(Responder):
         try:
             if streams and not is_head and not live.draining:
                 return await self._stream(call)
-            scope[ONLY_PLAN] = streams or kind == "only"
+            if streams or kind == "only":
+                scope[RECHECK] = True
             plan = await call.plan()
             if plan is None:
                 return None
@@ -272,20 +271,14 @@ class EventResponder(Responder):
         sse = self.sse
         stream = made_stream(connection, live.hub, sse, scope, live.heartbeat)
         scope[STREAM] = stream
-
-        def permitted() -> None:
-            Admission(call, id(self)).hold(stream, take_place(call))
-
-        scope[BEGIN] = permitted
+        scope[BEGIN] = lambda: Admission(call, id(self)).hold(stream, take_place(call))
 
         async def send(message: MutableMapping[str, Any]) -> None:
             # FastAPI's own answer, unless the handler has begun to stream.
             if not stream.committed:
                 await call.send(message)
 
-        async def handle() -> Planned | None:
-            return await call.plan(connection.incoming.receive, send)
-
+        handle = partial(call.plan, connection.incoming.receive, send)
         plan: Planned | None = await run_handler(connection, stream, handle, sse)
         if stream.committed or not (plan is None or stream.ended):
             if not stream.committed:

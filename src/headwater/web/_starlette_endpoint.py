@@ -11,7 +11,6 @@ from starlette.responses import Response
 from headwater.errors import DeclarationError
 from headwater.web._remembered_request import RECHECK
 from headwater.web._responders import (
-    ONLY_PLAN,
     PLAN,
     Call,
     EventResponder,
@@ -65,9 +64,7 @@ class StarletteEndpoint:
                 )
         if errors:
             raise validation_error(errors)
-        if request.scope.get(ONLY_PLAN) or (
-            RECHECK in request.scope and isinstance(self.responder, EventResponder)
-        ):
+        if RECHECK in request.scope and isinstance(self.responder, EventResponder):
             return None
         return await self._call(request)
 

@@ -266,54 +266,45 @@ async def run_handler(
     After that an error is logged, an ``error`` event is sent and the stream ends. Returns what the
     handler returned. Unless it has kept the stream alive, the stream is closed if it was used.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
-    overdue = False
-    running = True
-
-    def expire() -> None:
-        nonlocal overdue
-        overdue = True
-        task.cancel()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    limit = asyncio.timeout(None)
 
     def on_end() -> None:
-        nonlocal timer
         # A handler that closes its stream itself may have something else to do.
-        if running and (stream.sender.closed or asyncio.current_task() is not task):
-            timer = loop.call_later(options.linger, expire)
+        if stream.sender.closed or asyncio.current_task() is not task:
+            limit.reschedule(loop.time() + options.linger)
 
     stream.on_commit = connection.incoming.begin
-    stream.on_close(on_end)
     watcher = loop.create_task(connection.watch(stream))
     result: Any = None
     try:
-        result = await handler()
+        async with limit:
+            stream.on_close(on_end)
+            try:
+                result = await handler()
+            finally:
+                stream.forget(on_end)
     except asyncio.CancelledError:
-        if not overdue or task.uncancel() > 0:
-            stream.abort("the server cancelled it")
-            stream.release()
-            raise
-        logger.warning(
-            "a handler ran on for %g s after its stream had ended and was cancelled", options.linger
-        )
+        stream.abort("the server cancelled it")
+        stream.release()
+        raise
     except Exception as error:
-        if not stream.committed:
+        status = getattr(error, "status_code", None)
+        if limit.expired() and isinstance(error, TimeoutError):
+            logger.warning(
+                "a handler ran on for %g s after its stream had ended and was cancelled",
+                options.linger,
+            )
+        elif not stream.committed:
             stream.release()
             raise
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int):
+        elif isinstance(status, int):
             stream.fail(status, str(getattr(error, "detail", "")))
         else:
             logger.exception("a handler failed after its stream had begun")
             stream.fail(500)
     finally:
-        running = False
         stream.on_commit = None
-        stream.forget(on_end)
-        if timer is not None:
-            timer.cancel()
         watcher.cancel()
     if stream.committed and not stream.kept_alive:
         stream.close()
