@@ -470,7 +470,7 @@ async def test_a_start_whose_answer_was_lost_does_not_run_for_ever(url: str) -> 
 
         async def breaks(topic: str, data: Any, **options: Any) -> Any:
             found = await append(topic, data, **options)
-            if ":r:" in topic and cable.cut:
+            if ":r:" in topic and cable.cut and first.state.id not in topic:
                 cable.cut = False
                 raise SourceUnavailableError("log", "whether it was done is not known")
             return found
@@ -478,7 +478,8 @@ async def test_a_start_whose_answer_was_lost_does_not_run_for_ever(url: str) -> 
         async def waits(run: Run) -> None:
             await asyncio.Event().wait()
 
-        await runs.create("/a", "ann", handler=waits)  # the process has signs of life to give
+        # The process has signs of life to give. On a busy machine this run may be lost meanwhile.
+        first = await runs.create("/a", "ann", handler=waits)
         log.append = breaks  # type: ignore[method-assign]
         cable.cut = True
         with pytest.raises(SourceUnavailableError):

@@ -17,7 +17,7 @@ from headwater.backend import health
 from headwater.backend.access import subject_of
 from headwater.backend.activity import endpoints as activity
 from headwater.backend.auth import endpoints as auth
-from headwater.backend.auth.dependencies import COOKIE, user_with
+from headwater.backend.auth.dependencies import COOKIE, requires
 from headwater.backend.cleanup import Cleanup
 from headwater.backend.logs import endpoints as logs
 from headwater.backend.metrics import Measures
@@ -62,7 +62,7 @@ def create_app(
     settings = settings or Settings()
     live = LiveRouter(
         heartbeat=settings.heartbeat_seconds,
-        requires=user_with,
+        requires=requires,
         recheck=settings.recheck_seconds,
         io_uring=settings.io_uring,
         limits=StreamLimits(

@@ -24,7 +24,7 @@ def invalid(field: str, detail: str, *, where: str = "body", **shown: Any) -> Pr
     Arguments:
         field: such as ``"activities.3.user_id"``.
         detail: what is wrong, and what would be right.
-        where: ``"body"`` or ``"query"``.
+        where: ``"body"``, ``"query"`` or ``"header"``.
         shown: ``value=``, unless it must not be repeated.
     """
     error = {"field": field, "in": where, **shown, "detail": detail}

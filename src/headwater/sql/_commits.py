@@ -50,10 +50,10 @@ class Commits:
         self._subscribers: dict[object, tuple[str | None, Callable[[], None]]] = {}
         self.writing_until = 0.0
         event.listen(engine, "after_cursor_execute", self._executed)
-        event.listen(engine, "begin", self._begin)
+        event.listen(engine, "begin", lambda connection: self._notify(connection.info))
         event.listen(engine, "commit", self._commit)
         event.listen(engine, "rollback", self._rollback)
-        event.listen(engine, "checkin", self._checkin)
+        event.listen(engine, "checkin", lambda _, record: self._notify(record.info))
 
     def add(
         self,
@@ -98,12 +98,6 @@ class Commits:
         committed = connection.info.pop(_COMMITTED, None)
         if wrote is not None or committed is not None:
             self.writing_until = 0.0
-
-    def _begin(self, connection: sa.Connection) -> None:
-        self._notify(connection.info)
-
-    def _checkin(self, _connection: Any, record: Any) -> None:
-        self._notify(record.info)
 
     def _notify(self, info: dict[Any, Any]) -> None:
         committed = info.pop(_COMMITTED, None)

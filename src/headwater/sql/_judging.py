@@ -107,7 +107,7 @@ class Questions:
         at = len(row) - self.width
         true: list[Hashable] = []
         for each in self._expressions:
-            true += [each[number] for number in _numbers(row[at])]
+            true += [each[number] for number in json.loads(row[at] or "[]")]
             at += 1
         if self._expressions:
             found[JUDGED] = OneOf(true)
@@ -116,7 +116,7 @@ class Questions:
                 continue
             answers: list[Any] = []
             for part in row[at : at + _columns(size)]:
-                answers += json.loads(part) if isinstance(part, str) else part
+                answers += json.loads(part)
             at += _columns(size)
             pairs = zip(self._values[name], answers, strict=False)
             equal = [value for value, yes in pairs if yes]
@@ -279,11 +279,6 @@ def _array(name: str, kind: Any, said: str | None) -> Column:
     # The database may have an enum of another name, or a text, and psycopg lets it decide.
     text: Any = kind.adapt(sa.Enum, native_enum=False)  # type: ignore[no-untyped-call]
     return sa.cast(sa.bindparam(name, type_=ARRAY(text)), ARRAY(TypeOf(said)))
-
-
-def _numbers(answer: Any) -> list[int]:
-    found = json.loads(answer) if isinstance(answer, str) else answer
-    return found or []
 
 
 def _columns(size: int | Shape) -> int:

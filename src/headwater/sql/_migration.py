@@ -15,7 +15,7 @@ from headwater.sql._model import attributes_of, tracking_of
 from headwater.sql._progress import on_terminal
 from headwater.sql._reflection import reflected
 from headwater.sql._schemas import schema_of
-from headwater.sql._tracking import CHANGE, SINCE, TABLES, Tracking
+from headwater.sql._tracking import SINCE, TABLES, Tracking
 
 
 def add_tracking(
@@ -91,13 +91,9 @@ def add_tracking(
         notify=notify,
         moments=moments,
     )
-    if connection.dialect.name == "postgresql":
-        schema_of(connection).add(connection, tracking)
-    else:
-        if progress is None and op is not connection:
-            progress = on_terminal(table)
-        has_column = CHANGE in target.columns
-        schema_of(connection).add(connection, tracking, has_column=has_column, progress=progress)
+    if progress is None and op is not connection:
+        progress = on_terminal(table)
+    schema_of(connection).add(connection, tracking, progress)
     if links or SINCE in target.columns:
         with schema_of(connection).step(connection):
             add_links(connection, tracking, links, has_column=SINCE in target.columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -216,14 +216,6 @@ class TableModel:
         kind = date_time_type(self.columns[name])
         return kind is not None and bool(kind.timezone)
 
-    def converters(self, dialect: sa.Dialect) -> Mapping[str, Callable[[Any], Any]]:
-        """By attribute, a function from a stored value to a Python one, for what removals keep."""
-        found: dict[str, Callable[[Any], Any]] = {}
-        for name in (*self.key, *self.kept):
-            kind = self.columns[name].type.dialect_impl(dialect)
-            found[name] = kind.result_processor(dialect, None) or _same
-        return found
-
 
 def tracking_of(table: sa.Table) -> Tracking:
     """How a table is tracked. Raises DeclarationError for one that is not.
@@ -296,10 +288,6 @@ def _no_tracking(table: sa.Table) -> Tracking:
     if not key:
         raise DeclarationError(f"table {table.name!r} has no primary key; its order needs one")
     return Tracking(table.name, key, schema=table.schema)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def as_utc(value: datetime) -> datetime:

@@ -34,6 +34,8 @@ from headwater.sql._wanted import Lack, Selection, Wanted
 # The kinds of changes: a row that left the window by time, a removal, a row.
 LEFT, GONE, ROW = -1, 0, 1
 
+_NOTHING = Lack()
+
 COUNT = sa.bindparam("count", type_=sa.Integer)
 
 
@@ -76,7 +78,7 @@ class Statements(ABC):
         self.keys = [model.columns[name] for name in model.key]
         # Filters of one form share their statements, whatever their values.
         self._newest = lru_cache(CACHED)(self._build_newest)
-        self._after = lru_cache(CACHED)(self.build_after)
+        self.select_after = lru_cache(CACHED)(self._build_after)
 
     def newest(self, wanted: Wanted, count: int, before: Any) -> Asked:
         """The newest rows, or the newest before a place."""
@@ -93,7 +95,7 @@ class Statements(ABC):
         lack, values = self.lacking(place, wanted.window)
         selected = Selection(form, wanted.column, self.model.window, questions.form)
         known |= {"count": count, **questions.parameters}
-        return self._after(selected, lack), {**known, **values}
+        return self.select_after(selected, lack), {**known, **values}
 
     def members(self, wanted: Wanted, column: str) -> Asked:
         """The key columns and the moment of each row in the window over this column."""
@@ -124,13 +126,12 @@ class Statements(ABC):
         query = query.where(self.filters.matches(form), self.complete, *inside)
         return query.offset(COUNT).limit(1), {"count": count, **known}
 
-    def build_after(self, selected: Selection, lack: Lack) -> Query:
-        """As ``after``, without its parameters."""
+    def _build_after(self, selected: Selection, lack: Lack) -> Query:
         above, column = self.above(lack), selected.column
         if lack.walks and column is not None:
             # Of what left the window before, such a client has nothing.
             above = sa.and_(above, sa.or_(*self._inside(column), self.since_began))
-        parts = [self._rows(selected.form, above, more=self.of_running(lack))]
+        parts = [self._rows(selected.form, above, lack)]
         if self.model.tracking.keyed:
             parts += self.removals(self._removal(selected, lack), lack)
         if column is not None:
@@ -153,9 +154,9 @@ class Statements(ABC):
     def above(self, lack: Lack) -> Condition:
         """The condition for the rows after the place, in one range."""
 
-    def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
-        """Returns a function from a subquery of rows to those that find further rows."""
-        return lambda _: ()
+    def of_running(self, _: Query, __: Lack, /) -> Sequence[Query]:
+        """The subqueries that find further rows, made from that of all rows."""
+        return ()
 
     @abstractmethod
     def removals(self, base: Query, lack: Lack) -> list[Query]:
@@ -228,15 +229,14 @@ class Statements(ABC):
         self,
         form: Filter,
         condition: Condition,
+        lack: Lack = _NOTHING,
         *,
-        more: Callable[[Query], Sequence[Query]] | None = None,
         descending: bool = False,
     ) -> Query:
         order = [part.desc() if descending else part for part in self.order]
         rows = [self.row(ROW).where(*each) for each in self.filters.conjunctions(form)]
         found = [one.where(condition).order_by(*order).limit(COUNT) for one in rows]
-        if more is not None:
-            found += [further for one in rows for further in more(one)]
+        found += [further for one in rows for further in self.of_running(one, lack)]
         if len(found) == 1:
             return found[0]
         # A row may match several conjunctions: UNION removes equal rows.

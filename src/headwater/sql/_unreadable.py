@@ -86,8 +86,17 @@ async def read_rows(connection: AsyncConnection, model: TableModel, asked: Asked
     Its columns from ``headwater_0`` on are those of the model. Some may be ``RAW``: of the key, and
     of what removals keep.
     """
+    rows: Sequence[Row] = ()
     async with _readable_dates(connection):
-        return await _rows(connection, model, asked)
+        for _ in range(_TRIES):
+            result = await connection.execute(*asked)
+            names = list(result.keys())
+            stored = [at for at, name in enumerate(names) if name.startswith(RAW)]
+            first = names.index("headwater_0") if "headwater_0" in names else len(names)
+            rows = [await _filled(connection, model, row, stored, first) for row in result.all()]
+            if all(rows):
+                break
+    return rows
 
 
 @asynccontextmanager
@@ -111,19 +120,6 @@ async def _readable_dates(connection: AsyncConnection) -> AsyncIterator[None]:
 async def _set_styles(connection: AsyncConnection, values: Iterable[str]) -> None:
     pairs = zip(_STYLES, values, strict=True)
     await connection.execute(sa.select(*(sa.func.set_config(*pair, False) for pair in pairs)))
-
-
-async def _rows(connection: AsyncConnection, model: TableModel, asked: Asked) -> Sequence[Row]:
-    rows: Sequence[Row] = ()
-    for _ in range(_TRIES):
-        result = await connection.execute(*asked)
-        names = list(result.keys())
-        stored = [at for at, name in enumerate(names) if name.startswith(RAW)]
-        first = names.index("headwater_0") if "headwater_0" in names else len(names)
-        rows = [await _filled(connection, model, row, stored, first) for row in result.all()]
-        if all(rows):
-            break
-    return rows
 
 
 async def _filled(

@@ -281,7 +281,7 @@ def _interval(_: Any, value: Any, __: sa.Dialect) -> timedelta:
     return value
 
 
-def _number(kind: sa.Numeric[Any], value: Any, _: sa.Dialect) -> Any:
+def _number(kind: Any, value: Any, _: sa.Dialect) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise _RefusedError(f"{_said(value)} is not a number")
     try:
@@ -297,7 +297,8 @@ def _number(kind: sa.Numeric[Any], value: Any, _: sa.Dialect) -> Any:
 _CONVERT: dict[type[Any] | tuple[type[Any], ...], Callable[[Any, Any, sa.Dialect], Any]] = {
     sa.Boolean: _boolean,
     sa.Integer: _integer,
-    sa.Numeric: _number,
+    # Since SQLAlchemy 2.1 a Float is no Numeric.
+    (sa.Numeric, sa.Float): _number,
     sa.Uuid: _uuid,
     sa.String: _text,
     sa.LargeBinary: _bytes,

@@ -16,6 +16,7 @@ from headwater.backend.models import SignInBucket, SignInPlace
 from headwater.errors import SourceUnavailableError
 from headwater.web.problems import Problem
 from support.backend import PASSWORD, World, cheap, running
+from support.until import until
 
 TRIES = 10  # of one account, in a minute
 
@@ -217,15 +218,19 @@ async def test_a_users_places_are_bounded(world: World, ann, from_):
 async def test_a_flood_costs_no_statement(world: World, ann, from_):
     """What this process knows to be empty is not asked for again."""
     client = await from_("203.0.113.200")
-    while (await tried(client, "a@example.com")).status_code != 429:
-        pass
     for number in range(60):
         await tried(client, f"{number}@example.com")
-    before = world.backend.database.statements
-    for _ in range(20):
-        answer = await client.post("/api/auth/login", content=b"x" * 15_000)
-        assert answer.status_code == 429
-    assert world.backend.database.statements == before
+
+    async def nothing_is_asked() -> bool:
+        """On a slow machine another try may have come up meanwhile."""
+        while (await tried(client, "a@example.com")).status_code != 429:
+            pass
+        before = world.backend.database.statements
+        for _ in range(20):
+            await client.post("/api/auth/login", content=b"x" * 15_000)
+        return world.backend.database.statements == before
+
+    await until(nothing_is_asked)
 
 
 async def test_old_tries_are_forgotten(world: World, ann):

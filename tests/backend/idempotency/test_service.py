@@ -178,3 +178,11 @@ async def test_without_a_key_each_request_is_a_new_one(ann: Person):
     for _ in range(2):
         assert (await ann.client.post(LOGS, json=ENTRIES)).status_code == 201
     assert await texts(ann) == ["a", "b"] * 2
+
+
+async def test_two_keys_of_one_request_are_none(ann: Person):
+    """A proxy and a client may each take another one of them for the right one."""
+    headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    answer = await ann.client.post(LOGS, json=ENTRIES, headers=headers)
+    assert "more than once" in errors_of(answer)["Idempotency-Key"]["detail"]
+    assert await texts(ann) == []

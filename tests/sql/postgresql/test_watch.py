@@ -249,11 +249,12 @@ async def test_engines_whose_connections_a_function_opens(postgres, template, mo
         origins.append(Table(engines[-1], Log).origin)
         sinks.append(Recorder())
         await origins[-1].attach(sinks[-1])
-    await until(lambda: all(each.listening for each in watch._listeners.values()))
     for name, sink in zip(names, sinks, strict=True):
-        async with await psycopg.AsyncConnection.connect(postgres.conninfo(name)) as writer:
+        opened = psycopg.AsyncConnection.connect(postgres.conninfo(name), autocommit=True)
+        async with await opened as writer:
+            await listening(writer)
             await writer.execute("INSERT INTO logs (user_id) VALUES (1)")
-        await sink.count(1)
+            await sink.count(1)
     for origin, engine, name in zip(origins, engines, names, strict=True):
         await origin.detach()
         await engine.dispose()

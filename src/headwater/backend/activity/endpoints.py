@@ -13,11 +13,11 @@ from headwater.backend.activity.schemas import (
     ClientActivity,
 )
 from headwater.backend.auth.dependencies import (
-    CurrentSatellite,
     CurrentUser,
     reports_itself,
     team_of_query,
 )
+from headwater.backend.schemas import PathId
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
@@ -28,10 +28,10 @@ router = APIRouter(tags=["client activity"], route_class=GuardedRoute)
     "/satellites/{satellite_id}/client-activity", status_code=201, dependencies=[reports_itself]
 )
 async def report_client_activity(
-    body: ActivitiesReport, satellite: CurrentSatellite, backend: BackendState
+    body: ActivitiesReport, satellite_id: PathId, backend: BackendState
 ) -> ActivitiesAccepted:
     """Add counts to clients' rows and move their last activity to now: all of them, or none."""
-    await backend.activities.add(satellite.id, body.activities)
+    await backend.activities.add(satellite_id, body.activities)
     return ActivitiesAccepted(accepted=len(body.activities))
 
 

@@ -103,22 +103,9 @@ async def current_user(request: Request) -> Principal:
 CurrentUser = Annotated[Principal, Depends(current_user)]
 
 
-async def current_satellite(request: Request, satellite_id: str) -> Principal:
-    """The satellite of the path, if it is the caller."""
-    principal = await authenticate(request)
-    if principal.kind != "satellite":
-        raise Problem(403, "Only the satellite itself may report: send its own key.")
-    if principal.id != satellite_id:
-        raise not_found("satellite", satellite_id)
-    return principal
-
-
-CurrentSatellite = Annotated[Principal, Depends(current_satellite)]
-
-
 # A guard and a handler must not depend on one function, so each has its own. FastAPI spends time on
 # each dependency of a dependency, so guards call `authenticate`. Every protected route has one of
-# the next three, whose parameters show in OpenAPI how to sign in.
+# the next four, whose parameters show in OpenAPI how to sign in.
 Cookie = Annotated[str | None, Security(session_cookie)]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(bearer_key)]
 
@@ -128,37 +115,29 @@ async def signed_in(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
     await current_user(request)
 
 
-async def _must_be_satellite(
+async def _reports_itself(
     request: Request, _cookie: Cookie, _bearer: Bearer, satellite_id: str
 ) -> None:
-    await current_satellite(request, satellite_id)
+    principal = await authenticate(request)
+    if principal.kind != "satellite":
+        raise Problem(403, "Only the satellite itself may report: send its own key.")
+    if principal.id != satellite_id:
+        raise not_found("satellite", satellite_id)
 
 
-reports_itself: Any = guard(_must_be_satellite, "satellite.report")
-
-
-@cache
-def user_with(permission: str) -> Any:
-    """The guard of a feed: the caller is a user with this permission."""
-
-    async def permitted(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
-        user = await current_user(request)
-        if not user.may(permission):
-            raise _missing(permission)
-
-    return guard(permitted, permission)
+reports_itself: Any = guard(_reports_itself, "satellite.report")
 
 
 @cache
 def requires(permission: str) -> Any:
-    """The guard of a permission, beside ``signed_in``: 403 without it.
+    """The guard of a permission: the caller is a user who has it.
 
     Where a team role may give it too, the service decides for the team in question.
     """
 
-    async def permitted(request: Request) -> None:
-        principal = await authenticate(request)
-        if not principal.may_somewhere(permission):
+    async def permitted(request: Request, _cookie: Cookie, _bearer: Bearer) -> None:
+        user = await current_user(request)
+        if not user.may_somewhere(permission):
             raise _missing(permission)
 
     return guard(permitted, permission)
@@ -168,10 +147,10 @@ def requires(permission: str) -> Any:
 def requires_in_team(permission: str) -> Any:
     """The guard of a permission in the team of the path; 404 if the caller may not know it."""
 
-    async def permitted(request: Request, team_id: str) -> None:
-        principal = await authenticate(request)
-        await must_know_team(request, principal, team_id)
-        if not principal.may_in(permission, team_id):
+    async def permitted(request: Request, _cookie: Cookie, _bearer: Bearer, team_id: str) -> None:
+        user = await current_user(request)
+        await must_know_team(request, user, team_id)
+        if not user.may_in(permission, team_id):
             raise _missing(permission)
 
     return guard(permitted, permission)

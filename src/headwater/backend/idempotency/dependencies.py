@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 from headwater.backend.auth.dependencies import authenticate
 from headwater.backend.auth.principal import Principal
 from headwater.backend.idempotency.service import RequestKey
+from headwater.backend.problems import invalid
 
 
 async def _request_key(
@@ -28,6 +29,8 @@ async def _request_key(
 ) -> RequestKey | None:
     if key is None:
         return None
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise invalid("Idempotency-Key", "it came more than once: send one", where="header")
     route = (request.method, request.url.path)
     return RequestKey.of(await request.body(), principal.subject, *route, key)
 

@@ -69,32 +69,21 @@ class Repeats:
         A request with the same key that runs at the same time waits here for the other's
         transaction. Raises 422 for another body.
         """
-        insert = self._database.insert(IdempotentRequest)
-        now = utc_now()
-        claimed = await session.scalar(
-            insert.values(id=key.id, caller=key.caller, body_hash=key.body, created_at=now)
-            .on_conflict_do_nothing()
-            .returning(IdempotentRequest.id)
+        row = IdempotentRequest
+        claim = self._database.insert(row).values(
+            id=key.id, caller=key.caller, body_hash=key.body, created_at=utc_now()
         )
-        if claimed is not None:
-            return replace(key, since=now), None
-        found = (
-            await session.execute(
-                select(
-                    IdempotentRequest.body_hash,
-                    IdempotentRequest.answer,
-                    IdempotentRequest.created_at,
-                ).where(IdempotentRequest.id == key.id)
-            )
-        ).one()
-        if found.body_hash != key.body:
+        # A claim of before is written as it was, so that it is returned like a new one.
+        claim = claim.on_conflict_do_update(index_elements=["id"], set_={"caller": key.caller})
+        claimed = await session.execute(claim.returning(row.body_hash, row.answer, row.created_at))
+        body, answer, since = claimed.one()
+        if body != key.body:
             raise Problem(
                 422,
                 "This Idempotency-Key was used for another body: choose a new key for a new "
                 "request.",
             )
-        answer = None if found.answer is None else json.loads(found.answer)
-        return replace(key, since=found.created_at), answer
+        return replace(key, since=since), None if answer is None else json.loads(answer)
 
     async def keep(self, session: AsyncSession, key: RequestKey, answer: Any) -> None:
         """Store the answer, a JSON value, for a repeated request."""
@@ -106,11 +95,8 @@ class Repeats:
 
     async def remove_old(self, *, most: int = MAX_KEPT) -> None:
         """Delete keys that are older than a day, and a caller's oldest beyond ``most``."""
-        at, caller, database = (
-            IdempotentRequest.created_at,
-            IdempotentRequest.caller,
-            self._database,
-        )
+        at, caller = IdempotentRequest.created_at, IdempotentRequest.caller
+        database = self._database
         await database.delete_in_steps(IdempotentRequest, at < utc_now() - KEPT)
         too_many = select(caller).group_by(caller).having(func.count(caller) > most)
         async with database.read() as session:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from headwater.backend.auth.dependencies import CurrentUser, requires, signed_in
+from headwater.backend.auth.dependencies import CurrentUser, requires
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.logs.schemas import LogEntry, LogIds, LogsCreate
 from headwater.backend.models import LogLevel
@@ -14,9 +14,7 @@ from headwater.backend.schemas import Line
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-router = APIRouter(
-    prefix="/logs", tags=["logs"], route_class=GuardedRoute, dependencies=[signed_in]
-)
+router = APIRouter(prefix="/logs", tags=["logs"], route_class=GuardedRoute)
 
 
 @router.post("", status_code=201, dependencies=[requires("logs.create")])

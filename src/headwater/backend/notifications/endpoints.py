@@ -7,7 +7,6 @@ from fastapi import APIRouter
 from headwater.backend.auth.dependencies import (
     CurrentUser,
     requires,
-    signed_in,
     team_of_path,
 )
 from headwater.backend.idempotency.dependencies import IdempotencyKey
@@ -15,12 +14,7 @@ from headwater.backend.notifications.schemas import Notification, NotificationCr
 from headwater.backend.state import BackendState
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-router = APIRouter(
-    prefix="/notifications",
-    tags=["notifications"],
-    route_class=GuardedRoute,
-    dependencies=[signed_in],
-)
+router = APIRouter(prefix="/notifications", tags=["notifications"], route_class=GuardedRoute)
 
 
 @router.post("", status_code=201, dependencies=[requires("notifications.create")])

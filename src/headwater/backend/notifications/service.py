@@ -58,15 +58,12 @@ class Notifications:
             return made
 
     def _check_sender(self, sender: Principal, wanted: NotificationCreate) -> None:
-        if sender.may("notifications.create"):
+        if sender.may("notifications.create") or wanted.user_id == sender.id:
             return
         if wanted.user_id is not None:
-            if wanted.user_id != sender.id:
-                raise Problem(
-                    403,
-                    "You may notify yourself and the teams that you administer, not other users.",
-                )
-            return
+            raise Problem(
+                403, "You may notify yourself and the teams that you administer, not other users."
+            )
         team_id = wanted.team_id or ""
         if not sender.knows_team(team_id):
             raise invalid("team_id", "there is no such team", value=team_id)

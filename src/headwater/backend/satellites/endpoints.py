@@ -7,12 +7,10 @@ from datetime import timedelta
 from fastapi import APIRouter
 
 from headwater.backend.auth.dependencies import (
-    CurrentSatellite,
     CurrentUser,
     reports_itself,
     requires,
     satellite_of_path,
-    signed_in,
 )
 from headwater.backend.idempotency.dependencies import IdempotencyKey
 from headwater.backend.listing import PageAsked
@@ -35,7 +33,7 @@ from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 router = APIRouter(prefix="/satellites", tags=["satellites"], route_class=GuardedRoute)
 
 
-@router.get("", dependencies=[signed_in, requires("satellites.view")])
+@router.get("", dependencies=[requires("satellites.view")])
 async def list_satellites(
     user: CurrentUser, backend: BackendState, paging: PageAsked
 ) -> SatelliteList:
@@ -44,7 +42,7 @@ async def list_satellites(
     return SatelliteList(satellites=rows, has_more=has_more)
 
 
-@router.post("", status_code=201, dependencies=[signed_in, requires("satellites.manage")])
+@router.post("", status_code=201, dependencies=[requires("satellites.manage")])
 async def register_satellite(
     body: SatelliteCreate, user: CurrentUser, backend: BackendState
 ) -> SatelliteCreated:
@@ -56,7 +54,7 @@ async def register_satellite(
 @router.post(
     "/{satellite_id}/keys",
     status_code=201,
-    dependencies=[signed_in, requires("satellites.manage")],
+    dependencies=[requires("satellites.manage")],
 )
 async def renew_satellite_key(
     satellite_id: PathId,
@@ -73,7 +71,7 @@ async def renew_satellite_key(
 @router.delete(
     "/{satellite_id}",
     **NO_CONTENT,
-    dependencies=[signed_in, requires("satellites.manage")],
+    dependencies=[requires("satellites.manage")],
 )
 async def remove_satellite(satellite_id: PathId, user: CurrentUser, backend: BackendState) -> None:
     """Remove a satellite and its keys. Streams of its metrics end at once."""
@@ -83,12 +81,12 @@ async def remove_satellite(satellite_id: PathId, user: CurrentUser, backend: Bac
 @router.post("/{satellite_id}/metrics", status_code=201, dependencies=[reports_itself])
 async def report_metrics(
     body: MetricsReports,
-    satellite: CurrentSatellite,
+    satellite_id: PathId,
     backend: BackendState,
     key: IdempotencyKey,
 ) -> MetricsIds:
     """Report a satellite's own measurements, up to 1,000: all of them, or none."""
-    return MetricsIds(ids=await backend.satellites.report(satellite.id, body.reports, key))
+    return MetricsIds(ids=await backend.satellites.report(satellite_id, body.reports, key))
 
 
 def declare(live: LiveRouter) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from headwater.backend.auth.dependencies import requires, signed_in
+from headwater.backend.auth.dependencies import requires
 from headwater.backend.problems import not_found
 from headwater.backend.schemas import NO_CONTENT, Limit, PathId
 from headwater.backend.state import BackendState
@@ -14,7 +14,7 @@ from headwater.backend.streams.schemas import StreamList, TailList
 from headwater.backend.streams.service import Streams
 from headwater.web.fastapi import GuardedRoute
 
-router = APIRouter(tags=["streams"], route_class=GuardedRoute, dependencies=[signed_in])
+router = APIRouter(tags=["streams"], route_class=GuardedRoute)
 
 
 async def _streams(request: Request) -> Streams:

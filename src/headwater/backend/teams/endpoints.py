@@ -26,9 +26,7 @@ from headwater.backend.teams.schemas import (
 )
 from headwater.web.fastapi import GuardedRoute, LiveRouter, Source
 
-router = APIRouter(
-    prefix="/teams", tags=["teams"], route_class=GuardedRoute, dependencies=[signed_in]
-)
+router = APIRouter(prefix="/teams", tags=["teams"], route_class=GuardedRoute)
 
 
 @router.get("", dependencies=[requires("teams.list")])

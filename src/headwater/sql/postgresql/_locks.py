@@ -65,7 +65,8 @@ def lock_table(connection: sa.Connection, tracking: Tracking) -> None:
             _wait_for_locks(connection, f"{patience * 1000:.0f}ms")
             run(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         except sa.exc.DBAPIError as error:
-            if _state(error) != _NOT_AVAILABLE or tried == len(PATIENCE):
+            states = (getattr(error.orig, name, None) for name in ("sqlstate", "pgcode"))
+            if _NOT_AVAILABLE not in states or tried == len(PATIENCE):
                 raise
             run(connection, "ROLLBACK TO SAVEPOINT headwater_lock")
             logger.info("%s: another transaction has it; waited %g s for its lock", table, patience)
@@ -74,11 +75,6 @@ def lock_table(connection: sa.Connection, tracking: Tracking) -> None:
             _wait_for_locks(connection, LOCK_TIMEOUT)
             run(connection, "RELEASE SAVEPOINT headwater_lock")
             return
-
-
-def _state(error: sa.exc.DBAPIError) -> str | None:
-    found: str | None = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return found
 
 
 def _wait_for_locks(connection: sa.Connection, longest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -337,14 +338,9 @@ def _short(seen: TransactionSnapshot) -> TransactionSnapshot:
     """The longest part of a snapshot whose text fits a position."""
     if len(str(seen)) <= MAX_SNAPSHOT:
         return seen
-    few, many = 0, len(seen.running)
-    while many - few > 1:
-        middle = (few + many) // 2
-        if len(str(seen.cut(seen.running[middle]))) <= MAX_SNAPSHOT:
-            few = middle
-        else:
-            many = middle
-    return seen.cut(seen.running[few])
+    # The texts of longer parts are longer.
+    fit = bisect_right(seen.running, MAX_SNAPSHOT, lo=1, key=lambda xid: len(str(seen.cut(xid))))
+    return seen.cut(seen.running[fit - 1])
 
 
 def _picked(rows: Sequence[Row]) -> Sequence[Row]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -70,8 +71,11 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
     _install(connection, tracking)
 
 
-def add(connection: sa.Connection, tracking: Tracking) -> None:
-    """Track a table that exists. May be repeated, also after it was interrupted."""
+def add(connection: sa.Connection, tracking: Tracking, _progress: object = None) -> None:
+    """Track a table that exists. May be repeated, also after it was interrupted.
+
+    No row is numbered, so there is no progress.
+    """
     version, *_ = connection.dialect.server_version_info or (0,)
     if int(version) * 10000 < OLDEST:
         raise DeclarationError(
@@ -188,19 +192,6 @@ def _create_own_tables(connection: sa.Connection) -> None:
     run(connection, f"GRANT USAGE ON SEQUENCE {own}.{NUMBERS.name} TO PUBLIC")
 
 
-def _set_defaults(connection: sa.Connection, tracking: Tracking) -> None:
-    """Give rows that are inserted from now on their transaction and order."""
-    own, table = schema_with(connection, TABLES.name), qualified(tracking)
-    numbers = f"nextval('{own}.{NUMBERS.name}'::regclass::oid::regclass)"
-    # SQLAlchemy reads "nextval('name')" as a sequence of the table's schema, and Alembic then looks
-    # there for it. The casts do nothing else than hide it.
-    run(
-        connection,
-        f"ALTER TABLE {table} ALTER COLUMN {CHANGE} SET DEFAULT pg_current_xact_id(), "
-        f"ALTER COLUMN {ORDER} SET DEFAULT {numbers}",
-    )
-
-
 def _install(connection: sa.Connection, tracking: Tracking) -> None:
     """Register the table with its defaults and triggers, instead of those it has."""
     own, found = schema_with(connection, TABLES.name), read_table(connection, tracking)
@@ -215,7 +206,14 @@ def _install(connection: sa.Connection, tracking: Tracking) -> None:
     before = declared_before(connection, wanted)
     missed = before is not None and bool(table.drift(before))
     register(connection, wanted, anew=False, missed=missed)
-    _set_defaults(connection, wanted)
+    # SQLAlchemy reads "nextval('name')" as a sequence of the table's schema, and Alembic then looks
+    # there for it. The casts do nothing else than hide it.
+    numbers = f"nextval('{own}.{NUMBERS.name}'::regclass::oid::regclass)"
+    run(
+        connection,
+        f"ALTER TABLE {qualified(wanted)} ALTER COLUMN {CHANGE} "
+        f"SET DEFAULT pg_current_xact_id(), ALTER COLUMN {ORDER} SET DEFAULT {numbers}",
+    )
     _drop_triggers(connection, table)
     named = {trigger_name(wanted, kind): each for kind, each in triggers(wanted).items()}
     make(connection, wanted, own, named)
@@ -249,7 +247,7 @@ def _build_indexes(connection: sa.Connection, table: CatalogueTable, *, beside: 
         logger.info("%s: build index %s; writers %s meanwhile", qualified(tracking), name, how)
         # An earlier build may have been interrupted, or it has other columns.
         if any(own and index.name == known for known, own, *_ in found):
-            run(connection, f"DROP INDEX {_in_schema(tracking, index.name)}")
+            run(connection, f"DROP INDEX {qualified(replace(tracking, table=index.name))}")
         run(connection, f"CREATE INDEX {concurrently}{name} ON {qualified(tracking)} ({parts})")
 
 
@@ -259,8 +257,3 @@ ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(
 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.nth)
 FROM pg_class AS t JOIN pg_class AS c ON c.relnamespace = t.relnamespace
 JOIN pg_index AS i ON i.indexrelid = c.oid WHERE t.oid = to_regclass(:table)""")
-
-
-def _in_schema(tracking: Tracking, name: str) -> str:
-    prefix = "" if tracking.schema is None else quote(tracking.schema) + "."
-    return prefix + quote(name)

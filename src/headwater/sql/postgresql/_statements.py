@@ -6,7 +6,7 @@ snapshot's xmax on. The statement looks up the first one by one; the second are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,11 +70,8 @@ class PostgreSQLStatements(Statements):
         self.removal_complete = REMOVALS.c.change < bound(total)
         self.since_began = model.number >= _BEGAN
         self.removed_later = REMOVALS.c.change >= as_xid(sa.bindparam("as_of", type_=sa.Text))
-        self.head = self._build_head()
-
-    def _build_head(self) -> Query:
-        query = sa.select(*self._facts(sa.true()), sa.null())
-        return query.where(TABLES.c.name == self.model.tracking.name)
+        head = sa.select(*self._facts(sa.true()), sa.null())
+        self.head = head.where(TABLES.c.name == model.tracking.name)
 
     def _facts(self, first: Condition) -> list[Column]:
         """The columns of ``Facts``, but for the last one.
@@ -163,11 +160,10 @@ class PostgreSQLStatements(Statements):
         one, other = above(self.order[:2], "xmax", "row_least", keys)
         return sa.and_(one > other, self.complete)
 
-    def of_running(self, lack: Lack) -> Callable[[Query], Sequence[Query]]:
+    def of_running(self, rows: Query, lack: Lack, /) -> Sequence[Query]:
         if not lack.ran:
-            return lambda _: ()
-        pending = running("row_lows")
-        return lambda rows: [self._ran(pending, rows, self.model.number, self.model.order)]
+            return ()
+        return [self._ran(running("row_lows"), rows, self.model.number, self.model.order)]
 
     def removals(self, base: Query, lack: Lack) -> list[Query]:
         order = self.removal_order

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.errors import PositionError
 from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Window
-from headwater.sql._filters import CACHED, Asked, Query
+from headwater.sql._filters import Asked
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel
 from headwater.sql._place_text import NEWEST
@@ -40,6 +40,7 @@ from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLi
 from headwater.sql.sqlite._triggers import label, stored
 from headwater.sql.sqlite._watch import Watched
 
+_NOTHING = Lack()
 # A read is repeated if the schema changed before it. After so many times an old tracking will do.
 _SCHEMA_CHANGES = 5
 
@@ -51,15 +52,18 @@ class SQLiteReader(TableReader):
         self, engine: AsyncEngine, model: TableModel, listen: Sequence[AsyncEngine | sa.Engine] = ()
     ) -> None:
         super().__init__(engine, model, listen)
+        dialect = engine.dialect
         check_schema(model.tracking)
         guard(engine.sync_engine)
         self._statements = SQLiteStatements(model, self.judged)
         # The schema's version when the table was found to be right; None: compare it first.
         self._schema: int | None = None
         self._attributes = tuple(model.columns)
-        self._converters = model.converters(engine.dialect)
-        # The tail's own statements.
-        self._batches: dict[Selection, Query] = {}
+        # By attribute, what converts a value that a removal keeps; None: nothing needs to.
+        self._converters = {
+            name: model.columns[name].type.dialect_impl(dialect).result_processor(dialect, None)
+            for name in (*model.key, *model.kept)
+        }
         # While the tail is attached: one for it, and one for pages, so that neither waits.
         self._changes: ReadConnection | None = None
         self._pages: ReadConnection | None = None
@@ -92,19 +96,11 @@ class SQLiteReader(TableReader):
     ) -> ChangeBatch:
         place = self.own_place(head.place, RowPlace)
         selected = Selection(EVERYTHING, None, self.model.window, questions.form)
-
-        def ask(statements: SQLiteStatements) -> Asked:
-            query = self._batches.get(selected)
-            if statements is not self._statements:
-                query = statements.build_after(selected, Lack())
-            elif query is None:
-                if len(self._batches) >= CACHED:
-                    self._batches.clear()
-                query = self._batches[selected] = statements.build_after(selected, Lack())
-            numbers = {"number": place.number, "gone_number": place.number}
-            return query, {**numbers, "count": limit + 1, **questions.parameters}
-
-        rows = await self._read(ask, self._changes)
+        values = {"number": place.number, "gone_number": place.number, "count": limit + 1}
+        values |= questions.parameters
+        rows = await self._read(
+            lambda statements: (statements.select_after(selected, _NOTHING), values), self._changes
+        )
         last, floor = self._registered(rows)
         if rows[0][0] != head.epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
@@ -258,7 +254,6 @@ class SQLiteReader(TableReader):
             version = await connection.scalar(sa.text("PRAGMA schema_version"))
             if await self.compare(connection):
                 self._statements = SQLiteStatements(self.model, self.judged)
-                self._batches.clear()
         self._schema = version
 
     def _registered(self, rows: Sequence[Row]) -> tuple[int, int]:
@@ -311,8 +306,9 @@ class SQLiteReader(TableReader):
         return change
 
     def _converted(self, name: str, value: Any) -> Any:
+        convert = self._converters[name]
         try:
-            return self._converters[name](value)
+            return value if convert is None else convert(value)
         except Exception:
             return Unreadable(value)
 

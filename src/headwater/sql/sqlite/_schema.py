@@ -77,8 +77,6 @@ def start(connection: sa.Connection, tracking: Tracking) -> None:
 def add(
     connection: sa.Connection,
     tracking: Tracking,
-    *,
-    has_column: bool,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
     """Track a table that exists: column, own tables, triggers, numbers for its rows, indexes."""
@@ -89,6 +87,7 @@ def add(
         # Without its triggers, or with others, it may have changed unseen.
         before = declared_before(connection, tracking)
         missed = before is not None and bool(_drifted(connection, before))
+        has_column = CHANGE in _columns(connection, tracking)
         if not has_column:
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {CHANGE} INTEGER")
         register(connection, tracking, anew=not has_column, missed=missed)

@@ -21,7 +21,7 @@ from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._filters import Filters, Query, form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions, judged_columns, question_columns
-from headwater.sql._model import FIRST, LAST, TableModel, as_utc, date_time_type
+from headwater.sql._model import FIRST, LAST, TableModel, as_utc
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Row, TableReader, Tail, WatchGroup
 from headwater.sql._unreadable import cannot_be_read, raw_keys, read_rows
 from headwater.sql._wanted import Wanted
@@ -66,8 +66,7 @@ class UntrackedReader(TableReader):
         self._reread = reread
         self._lite = engine.dialect.name == "sqlite"
         stored = model.check_moment(column)
-        kind = date_time_type(stored)
-        self._zone = kind is not None and bool(kind.timezone)
+        self._zone = model.has_zone(column)
         self._moment: Column = (
             moment_text(sa.type_coerce(stored, sa.Text))
             if self._lite

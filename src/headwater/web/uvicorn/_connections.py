@@ -164,12 +164,10 @@ class Connections:
             self._most = min(self.limits.connections or free, free)
         if network:
             self._by_network[network] += 1
-            if self._is_over(network):
-                self._forget_closed(_CLOSED_SOON)
-                if self._is_over(network):
-                    return self._spare_place(protocol, "address")
-        if self._is_full(number):
+        if self._is_over(network) or self._is_full(number):
             self._forget_closed(_CLOSED_SOON)
+            if self._is_over(network):
+                return self._spare_place(protocol, "address")
             # The connection that has waited longest for its client makes room: a client that has
             # a request sends it at once.
             if self._is_full(number) and not self._close_one():
