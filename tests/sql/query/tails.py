@@ -16,10 +16,10 @@ from headwater.sql._model import tracking_of
 from headwater.sql.query._changes import change_for, changes_of
 from headwater.sql.query._derivation import Derivation, column_of
 from headwater.sql.query._equality import is_blind, judged_equality
-from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._first_rows import poll_of
 from headwater.sql.query._look import PostgreSQLLooker, SQLiteLooker
 from headwater.sql.query._place import QueryPlace
-from headwater.sql.query._poll import Affected, Poll, Queries
+from headwater.sql.query._poll import Affected, Queries
 
 
 def queries_of(derivation: Derivation, dialect: str, number: int) -> Queries:
@@ -126,13 +126,9 @@ class Tail:
         place = self._parsed()
         limited = self.queries.derivation.limit is not None
         wanted = self.clients[0].filter if self.alone else EVERYTHING
-        poll: Poll
-        if limited:
-            poll = FirstRows(self.queries, connection, place, wanted if self.alone else None)
-        else:
-            chunk = self.pick.randint(1, 5)
-            asked = self.questions
-            poll = Poll(self.queries, connection, place, wanted, chunk=chunk, questions=asked)
+        chunk, asked = self.pick.randint(1, 5), self.questions
+        kind = poll_of(self.queries)
+        poll = kind(self.queries, connection, place, wanted, chunk=chunk, questions=asked)
         if poll.look.epoch != self.epoch:
             raise PositionError(str(place), "unknown")
         stop = self.pick.randint(1, 6) if self.pick.random() < 0.5 else None

@@ -75,8 +75,8 @@ def links(derivation):
 def ways(derivation):
     """By table, the tables that a change of it passes through."""
     return {
-        way.start.table.name: sorted(one.table.name for one in way.occurrences)
-        for way in derivation.ways
+        start.table.name: sorted(one.table.name for one in way.occurrences)
+        for start, way in derivation.ways.items()
     }
 
 

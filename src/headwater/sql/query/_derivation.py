@@ -28,12 +28,10 @@ class Way:
     """How a changed row of one table leads to the keys of the query.
 
     Attributes:
-        start: the occurrence of the changed row's table; None for the core.
-        occurrences: the occurrences that are inner-joined, with the start.
+        occurrences: the occurrences that are inner-joined, with that of the changed row.
         conditions: the conditions that join them.
     """
 
-    start: Occurrence | None
     occurrences: tuple[Occurrence, ...]
     conditions: tuple[sa.ColumnElement[bool], ...]
 
@@ -72,8 +70,8 @@ class Derivation:
         select: the query without the ORM, its order and its limit.
         names: the names of its columns.
         key, filters: the columns with these names, as occurrence and column name.
-        core: the way without a start: the inner-joined tables, which every row of the query has.
-        ways: one way for each occurrence of a table.
+        core: the inner-joined tables, which every row of the query has.
+        ways: one way from each occurrence of a table.
         tables: each table once.
         links: for each table the columns whose change may add, remove or move rows of the query.
         certain: whether the links alone decide which rows exist. If not, as with NOT EXISTS or
@@ -91,8 +89,11 @@ class Derivation:
         where: Sequence[str] = (),
         affects: Collection[sa.Table] = (),
     ) -> None:
-        _check_names(key, "key")
-        _check_names(where, "where")
+        for argument, names in {"key": key, "where": where}.items():
+            if isinstance(names, str):
+                raise DeclarationError(
+                    f"{argument}={names!r} is one name; give a list: [{names!r}]"
+                )
         if not isinstance(select, sa.Select):
             raise DeclarationError(
                 f"a live query takes a select(), not {type(select).__name__}; of a UNION declare "
@@ -103,7 +104,6 @@ class Derivation:
         self.limit = limit_of(select)
         ordered = difference(select, select.order_by(None)) if self.limit is not None else []
         self.select = plain(select.order_by(None).limit(None))
-        self._grouped = difference(self.select, self.select.group_by(None))
         self._distinct = self.select.compare(self.select.distinct())
         self.names = self.select.selected_columns.keys()
         self._scopes = Scopes(self.select)
@@ -114,8 +114,8 @@ class Derivation:
         self._check_grouping()
         self._check_unique()
         self._affects = frozenset(affects)
-        self.core = self._way(self._scopes.root, None)
-        self.ways = [self._way(one.scope, one) for one in self._scopes.occurrences]
+        self.core = self._way(self._scopes.root)
+        self.ways = {one: self._way(one.scope) for one in self._scopes.occurrences}
         self.tables = list(dict.fromkeys(one.table for one in self._scopes.occurrences))
         unread = self._affects - set(self.tables)
         if unread:
@@ -125,9 +125,11 @@ class Derivation:
             )
         self.order = [self._ordered(element) for element in ordered]
         self.links = self._links()
-        self.certain = self._is_certain()
+        root = self._scopes.root
+        unusable = [each for each in root.conditions if not self._usable(each, root)]
+        self.certain = not self._group and not unusable
         if self.limit is not None:
-            self._check_limited()
+            self._check_limited(unusable)
 
     def _plain(self, name: str, argument: str) -> Column:
         if name not in self.names:
@@ -171,22 +173,22 @@ class Derivation:
 
     def _check_grouping(self) -> None:
         grouped: set[Column] = set()
-        for element in self._grouped:
+        for element in difference(self.select, self.select.group_by(None)):
             column = self._scopes.column(element) if isinstance(element, sa.ColumnElement) else None
             if column is None:
                 raise DeclarationError(
                     f"group_by({element}) cannot be derived: group by columns of tables"
                 )
             grouped.add(column)
-        self._group: set[Column] | None = grouped if self._grouped else None
-        if self._group is None:
+        self._group = grouped
+        if not grouped:
             for element in self.select.selected_columns:
                 if has_aggregate(element):
                     raise DeclarationError(
                         f"{element} is an aggregate without group_by(): group by the key"
                     )
             return
-        follow = closure(self._scopes, self._group)
+        follow = closure(self._scopes, grouped)
         for name, column in {**self.key, **self.filters}.items():
             if column not in follow:
                 raise DeclarationError(
@@ -194,19 +196,17 @@ class Derivation:
                     "all rows of a group"
                 )
         for name, column in self.key.items():
-            if column not in self._group:
+            if column not in grouped:
                 raise DeclarationError(f"the key {name!r} is not grouped by: add it to group_by()")
 
     def _check_unique(self) -> None:
         known = closure(self._scopes, self.key.values())
-        if self._group is not None or self._distinct:
+        if self._group or self._distinct:
             for name, (occurrence, real) in self.key.items():
                 check_shown(name, column_of(occurrence.table, real))
         names = ", ".join(self.key)
-        if self._group is not None:
-            loose = [column for column in self._group if column not in known]
-            if loose:
-                occurrence, name = loose[0]
+        if self._group:
+            for occurrence, name in self._group - known:
                 raise DeclarationError(
                     f"the key {names} is not unique: rows are grouped by "
                     f"{occurrence.table.name}.{name} too; add it to key="
@@ -231,7 +231,7 @@ class Derivation:
 
     # Ways
 
-    def _way(self, scope: Scope, start: Occurrence | None) -> Way:
+    def _way(self, scope: Scope) -> Way:
         scopes = scope.closure() | {self._scopes.root}
         inside = [one for one in self._scopes.occurrences if one.scope in scopes]
         used = [
@@ -243,7 +243,7 @@ class Derivation:
         ]
         self._check_joined(inside, used)
         expressions = [one.expression for one in used if one.expression is not None]
-        return Way(start, tuple(inside), tuple(expressions))
+        return Way(tuple(inside), tuple(expressions))
 
     def _usable(self, condition: Condition, scope: Scope) -> bool:
         """Whether a condition of a scope leads from row to row: it has no sub-query."""
@@ -294,26 +294,19 @@ class Derivation:
             )
         return Ordered(*column, renamed(element, self._scopes.names), element)
 
-    def _check_limited(self) -> None:
-        if self._group is not None or self._distinct:
+    def _check_limited(self, unusable: list[Condition]) -> None:
+        if self._group or self._distinct:
             raise DeclarationError(
                 "LIMIT with group_by() or distinct() cannot be derived: use a correlated scalar "
                 "sub-query for each aggregate"
             )
         for name, (occurrence, real) in self.filters.items():
             check_exact(name, column_of(occurrence.table, real))
-        for condition in self._scopes.root.conditions:
-            if not self._usable(condition, self._scopes.root):
-                raise DeclarationError(
-                    f"LIMIT with the condition {condition.original} cannot be derived: use "
-                    "conditions on plain columns of inner-joined tables"
-                )
-
-    def _is_certain(self) -> bool:
-        root = self._scopes.root
-        return self._group is None and all(
-            self._usable(condition, root) for condition in root.conditions
-        )
+        for condition in unusable:
+            raise DeclarationError(
+                f"LIMIT with the condition {condition.original} cannot be derived: use conditions "
+                "on plain columns of inner-joined tables"
+            )
 
     def _links(self) -> dict[sa.Table, tuple[str, ...]]:
         found: dict[sa.Table, set[str]] = {table: set() for table in self.tables}
@@ -331,11 +324,6 @@ class Derivation:
             for name in sorted(names):
                 _check_link(table, name)
         return {table: tuple(sorted(names)) for table, names in found.items()}
-
-
-def _check_names(names: Sequence[str], argument: str) -> None:
-    if isinstance(names, str):
-        raise DeclarationError(f"{argument}={names!r} is one name; give a list: [{names!r}]")
 
 
 def _check_key(name: str, column: Column) -> None:

@@ -7,34 +7,19 @@ the rows of now that are affected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-import sqlalchemy as sa
-
-from headwater.feeds._source import Filter
-from headwater.sql.query._look import Look
-from headwater.sql.query._place import Key, QueryPlace
+from headwater.feeds._source import EVERYTHING, Filter
+from headwater.sql.query._place import Key
 from headwater.sql.query._poll import Affected, Poll, Queries, Values
 
 
 class FirstRows(Poll):
     """A poll of a query with LIMIT. A place is one in the window of the client's own filter.
 
-    Arguments:
-        wanted: the only filter to look at; None for all that were touched, of which each has its
-            keys ascending.
+    For everything it looks at all windows that were touched, of which each has its keys ascending.
     """
-
-    def __init__(
-        self,
-        queries: Queries,
-        connection: sa.Connection,
-        place: QueryPlace,
-        wanted: Filter | None,
-        now: Look | None = None,
-    ) -> None:
-        super().__init__(queries, connection, place, now=now)
-        self._only = wanted
 
     def affected(self) -> Iterator[Sequence[Affected]]:
         """All at once: a tail that breaks off in the middle could not say for whom."""
@@ -42,12 +27,10 @@ class FirstRows(Poll):
         look = self.look
         if not (look.changed or look.gone):
             return
-        found: list[Affected] = []
-        if self._only is not None:
-            found += self._window(self._only)
-        else:
-            for wanted in self._queries.touched(look, self._place.oldest):
-                found += self._window(wanted)
+        windows = [self._wanted]
+        if self._wanted == EVERYTHING:
+            windows = self._queries.touched(look, self._place.oldest)
+        found = [one for wanted in windows for one in self._window(wanted)]
         if found:
             yield found
 
@@ -58,17 +41,14 @@ class FirstRows(Poll):
         moved: set[Key] = set()
         low: Key | None = None
         for segment in self._place.segments:
-
-            def inside(key: Key, low: Key | None = low, high: Key | None = segment.bound) -> bool:
-                return (low is None or key > low) and (high is None or key <= high)
-
             then: dict[Key, Values] = {}
             if segment.seen != queries.nothing:
                 then = queries.first_held(look, segment.seen, wanted)
-            held |= {key: values for key, values in then.items() if inside(key)}
-            stayed = [key for key in now if inside(key) and key in then]
-            moved |= queries.among(look, segment.seen, stayed)
-            moved |= {key for key in now if inside(key) and key not in then}
+            inside = _between(low, segment.bound)
+            held |= {key: then[key] for key in filter(inside, then)}
+            present = set(filter(inside, now))
+            moved |= queries.among(look, segment.seen, [*present & then.keys()])
+            moved |= present - then.keys()
             low = segment.bound
         changed = sorted({*moved, *(key for key in held if key not in now)})
         found = []
@@ -78,5 +58,14 @@ class FirstRows(Poll):
                 place = self._place.after(key, look.now)
             row = now.get(key)
             gone = [held[key]] if row is None else []
-            found.append(Affected(key, place.with_last(key), row, gone))
+            found.append(Affected(key, replace(place, last=key), row, gone))
         return found
+
+
+def poll_of(queries: Queries) -> type[Poll]:
+    """The kind of poll that a query needs."""
+    return Poll if queries.derivation.limit is None else FirstRows
+
+
+def _between(low: Key | None, high: Key | None) -> Callable[[Key], bool]:
+    return lambda key: (low is None or key > low) and (high is None or key <= high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,26 +34,22 @@ _OWN_PARAMETER = re.compile("(count|keys|(low|high|seen|wanted|asked|equal|value
 AGGREGATES = frozenset(_AGGREGATES.split())
 _ALLOWED = AGGREGATES | frozenset(_STEADY.split())
 
+_REFUSED: Mapping[type[Any], str] = {
+    sa.Over: "the window function {} cannot be derived, because one row changes others: use a "
+    "correlated scalar sub-query, such as a count of the rows before",
+    sa.sql.selectable.ForUpdateArg: "with_for_update() cannot be derived, because it locks rows: "
+    "leave it out",
+    sa.TextClause: "text({0.text!r}) cannot be derived: write it with SQLAlchemy's expressions",
+    sa.CompoundSelect: "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for "
+    "each SELECT",
+}
+
 
 def check_element(element: Any) -> None:
     """Raises DeclarationError for what cannot be derived."""
-    if isinstance(element, sa.Over):
-        raise DeclarationError(
-            f"the window function {element} cannot be derived, because one row changes others: "
-            "use a correlated scalar sub-query, such as a count of the rows before"
-        )
-    if isinstance(element, sa.sql.selectable.ForUpdateArg):
-        raise DeclarationError(
-            "with_for_update() cannot be derived, because it locks rows: leave it out"
-        )
-    if isinstance(element, sa.TextClause):
-        raise DeclarationError(
-            f"text({str(element)!r}) cannot be derived: write it with SQLAlchemy's expressions"
-        )
-    if isinstance(element, sa.CompoundSelect):
-        raise DeclarationError(
-            "UNION, INTERSECT and EXCEPT cannot be derived: declare one live query for each SELECT"
-        )
+    for kind, sentence in _REFUSED.items():
+        if isinstance(element, kind):
+            raise DeclarationError(sentence.format(element))
     if isinstance(element, sa.BindParameter):
         _check_parameter(element)
     if isinstance(element, sa.ColumnClause):
@@ -66,13 +63,19 @@ def check_element(element: Any) -> None:
                 f"the column {element.name!r} belongs to no table: write it as an attribute of a "
                 "mapped class or a column of a Table"
             )
-    if isinstance(element, sa.sql.functions.FunctionElement):
-        name = str(getattr(element, "name", "")).lower()
-        if name not in _ALLOWED:
-            raise DeclarationError(
-                f"the function {name}() cannot be derived, because its value may change without "
-                "a row that changes: compute it from the item, or store it in a column"
-            )
+    name = _function(element)
+    if name is not None and name not in _ALLOWED:
+        raise DeclarationError(
+            f"the function {name}() cannot be derived, because its value may change without a row "
+            "that changes: compute it from the item, or store it in a column"
+        )
+
+
+def _function(element: Any) -> str | None:
+    """The name of a function in small letters; None for other elements."""
+    if not isinstance(element, sa.sql.functions.FunctionElement):
+        return None
+    return str(getattr(element, "name", "")).lower()
 
 
 def _check_parameter(parameter: sa.BindParameter[Any]) -> None:
@@ -98,11 +101,8 @@ def has_aggregate(element: Any) -> bool:
     left = [element]
     while left:
         one = left.pop()
-        if isinstance(one, sa.Select):
-            continue
-        if isinstance(one, sa.sql.functions.FunctionElement):
-            name = str(getattr(one, "name", "")).lower()
-            if name in AGGREGATES:
-                return True
-        left += one.get_children()
+        if _function(one) in AGGREGATES:
+            return True
+        if not isinstance(one, sa.Select):
+            left += one.get_children()
     return False

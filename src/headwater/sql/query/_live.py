@@ -137,9 +137,8 @@ class LiveQuery:
     def check_window(self, wanted: Filter) -> None:
         """Raises DeclarationError for a filter that is not one window of a query with LIMIT."""
         allowed = sorted(self.reader.derivation.filters)
-        if self.reader.derivation.limit is None:
-            return
-        if [[name for name, _ in each] for each in wanted.any_of] != [allowed]:
+        named = [[name for name, _ in each] for each in wanted.any_of]
+        if self.reader.derivation.limit is not None and named != [allowed]:
             raise DeclarationError(
                 f"the {self.name} keeps its first rows for each value of {', '.join(allowed)}: "
                 "where() must name one value of each, or declare the query without where="

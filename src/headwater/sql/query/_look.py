@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,8 @@ class Look:
     connection: sa.Connection
     now: Any
     epoch: str
-    changed: frozenset[sa.Table]
-    gone: frozenset[sa.Table]
+    changed: frozenset[sa.Table] = frozenset()
+    gone: frozenset[sa.Table] = frozenset()
     retiring: QueryPlace | None = None
 
 
@@ -87,10 +88,9 @@ class Looker(ABC):
         DeclarationError for a table that lacks some of its links.
         """
 
-    def _epoch(self, rows: list[tuple[str, str, str]], extra: str = "") -> str:
+    def _epoch(self, rows: Sequence[Sequence[Any]], extra: str = "") -> str:
         """The epoch of the query: a hash of the epochs of its tables and of their links."""
-        for (table, name), row in zip(self.tables.items(), rows, strict=True):
-            epoch, own, links = row
+        for (table, name), (epoch, own, links) in zip(self.tables.items(), rows, strict=True):
             if epoch is None or own is None:
                 raise SourceUnavailableError(
                     self.name,
@@ -102,13 +102,25 @@ class Looker(ABC):
                     f"{self.name}: the links of table {name!r} lack {', '.join(sorted(missing))}; "
                     f"{self.call(table)}"
                 )
-        text = json.dumps([self.fingerprint, extra, [row[:2] for row in rows]])
+        text = json.dumps([self.fingerprint, extra, [[*row[:2]] for row in rows]])
         return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+    def _check(self, place: QueryPlace, now: Any, floor: Any) -> None:
+        """Raises PositionError for a place after now, or from before the former links."""
+        for segment in place.segments:
+            if not now.covers(segment.seen):
+                raise PositionError(str(place), "unknown", "it lies in the future")
+            # A client that has seen nothing of some keys needs no removal of them.
+            if not segment.seen.covers(floor) and segment.seen != self.nothing:
+                raise PositionError(str(place), "expired")
 
     def call(self, table: sa.Table) -> str:
         """The call that adds the links of a table, for error messages."""
         call = self._tracking[table].call_with(self.links[table])
         return f"call headwater.sql.alembic.{call} in a migration"
+
+    def _those(self, flags: Iterable[Any]) -> frozenset[sa.Table]:
+        return frozenset(itertools.compress(self.tables, flags))
 
     def _registered(self, name: str) -> list[Column]:
         own = LINKS.c
@@ -148,25 +160,20 @@ class SQLiteLooker(Looker):
             row = connection.execute(self._place).one()
         else:
             row = connection.execute(self._since, self.moments.values(place.oldest)).one()
-        each = [tuple(row[6 * at : 6 * at + 6]) for at in range(count)]
+        each = [row[6 * at : 6 * at + 6] for at in range(count)]
         epoch = self._epoch([one[:3] for one in each])
         now = Counters(tuple(one[5] for one in each))
         if place is None:
-            return Look(connection, now, epoch, frozenset(), frozenset())
+            return Look(connection, now, epoch)
         floor = Counters(tuple(one[3] for one in each))
-        _check(place, now, floor, self.nothing)
+        self._check(place, now, floor)
         then = place.oldest.numbers
-        changed = [a > b for a, b in zip(now.numbers, then, strict=True)]
-        gone = [
-            moved and bool(found) for moved, found in zip(changed, row[6 * count :], strict=True)
-        ]
+        changed = self._those(a > b for a, b in zip(now.numbers, then, strict=True))
+        gone = changed & self._those(row[6 * count :])
         retiring = None
         if any(one[4] is not None for one in each):
             retiring = QueryPlace.at_once(Counters(tuple(one[4] or 0 for one in each)))
-        return Look(connection, now, epoch, self._those(changed), self._those(gone), retiring)
-
-    def _those(self, flags: list[bool]) -> frozenset[sa.Table]:
-        return frozenset(table for table, flag in zip(self.tables, flags, strict=True) if flag)
+        return Look(connection, now, epoch, changed, gone, retiring)
 
 
 class PostgreSQLLooker(Looker):
@@ -213,7 +220,7 @@ class PostgreSQLLooker(Looker):
             raise DeclarationError(
                 f"{self.name}: a live query is read on the primary server; this is a hot standby"
             )
-        each = [tuple(row[3 + width * at : 3 + width * (at + 1)]) for at in range(count)]
+        each = [row[3 + width * at : 3 + width * (at + 1)] for at in range(count)]
         epoch = self._epoch([one[:3] for one in each], life)
         seen = TransactionSnapshot.from_postgres(text)
         floor = max(one[3] for one in each)
@@ -223,10 +230,10 @@ class PostgreSQLLooker(Looker):
                 f"{self.name}: its tables have rows of transactions that this server has not made "
                 "yet, as from a dump of another server; call headwater.sql.renew_epochs() once"
             )
-        floors = TransactionSnapshot(floor + 1) if floor else TransactionSnapshot(0)
+        floors = TransactionSnapshot(floor + 1 if floor else 0)
         least = max(newest + 1, floors.xmax)
         if place is not None:
-            _check(place, seen, floors, NOTHING)
+            self._check(place, seen, floors)
             least = max(least, *(one.seen.xmax for one in place.segments))
         known, most = self._known
         if known == epoch:
@@ -234,14 +241,12 @@ class PostgreSQLLooker(Looker):
         now = seen.cut(least)
         self._known = (epoch, now.xmax)
         if place is None:
-            return Look(connection, now, epoch, frozenset(), frozenset())
-        changed = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[7])
-        gone = frozenset(t for t, one in zip(self.tables, each, strict=True) if one[8])
-        retiring = None
-        if any(one[4] is not None for one in each):
-            latest = max(one[4] or 0 for one in each)
-            retiring = QueryPlace.at_once(TransactionSnapshot(latest + 1))
-        return Look(connection, now, epoch, changed, gone, retiring)
+            return Look(connection, now, epoch)
+        changed = self._those(one[7] for one in each)
+        gone = self._those(one[8] for one in each)
+        retiring = [one[4] for one in each if one[4] is not None]
+        latest = QueryPlace.at_once(TransactionSnapshot(max(retiring) + 1)) if retiring else None
+        return Look(connection, now, epoch, changed, gone, latest)
 
     def _query(self, since: bool) -> sa.Select[Any]:
         known = self._made.get((since, self.life))
@@ -273,15 +278,6 @@ class PostgreSQLLooker(Looker):
             *(column.label(f"look_{at}") for at, column in enumerate(columns))
         )
         return made
-
-
-def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
-    for segment in place.segments:
-        if not now.covers(segment.seen):
-            raise PositionError(str(place), "unknown", "it lies in the future")
-        # A client that has seen nothing of some keys needs no removal of them.
-        if not segment.seen.covers(floor) and segment.seen != nothing:
-            raise PositionError(str(place), "expired")
 
 
 def fingerprint_of(derivation: Derivation, dialect: sa.Dialect) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -48,26 +48,25 @@ def _needs(connection: sa.Connection, query: LiveQuery) -> QueryNeeds:
         if not inspector.has_table(table.name, schema=table.schema):
             missing.append(f"{query.name}: the database has no table {name!r}")
             continue
-        row = (
-            connection.execute(sa.select(LINKS.c.links).where(LINKS.c.name == name)).first()
-            if own
-            else None
-        )
-        columns = {column["name"] for column in inspector.get_columns(table.name, table.schema)}
-        known = set(json.loads(row[0])) if row is not None and SINCE in columns else set()
+        columns = [column["name"] for column in inspector.get_columns(table.name, table.schema)]
+        found = None
+        if own and SINCE in columns:
+            found = connection.scalar(sa.select(LINKS.c.links).where(LINKS.c.name == name))
+        known = [] if found is None else json.loads(found)
         lacking = [link for link in links if link not in known]
         if lacking:
             missing.append(
                 f"{query.name}: the database does not track {', '.join(lacking)} of table "
                 f"{name!r} as links; {call}"
             )
-        indexed = {
-            index["column_names"][0]
-            for index in inspector.get_indexes(table.name, table.schema)
-            if index["column_names"]
-        }
-        key = inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"]
-        uniques = inspector.get_unique_constraints(table.name, table.schema)
-        indexed |= {*key[:1], *(unique["column_names"][0] for unique in uniques)}
+        indexes: list[Sequence[str | None]] = [
+            inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"],
+            *(one["column_names"] for one in inspector.get_indexes(table.name, table.schema)),
+            *(
+                one["column_names"]
+                for one in inspector.get_unique_constraints(table.name, table.schema)
+            ),
+        ]
+        indexed = {columns[0] for columns in indexes if columns}
         slow += [f"{table.name}.{link}" for link in links if link not in indexed]
     return QueryNeeds(query.name, tuple(needed), tuple(missing), tuple(slow))

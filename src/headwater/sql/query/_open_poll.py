@@ -51,9 +51,12 @@ class OpenPoll:
         begin: begins the transaction and the poll.
 
     Attributes:
+        poll: the poll itself, once it has begun.
         pages: those that were asked for before the transaction began, and are read in it.
         long: its first batch was not the last.
     """
+
+    poll: Poll
 
     def __init__(
         self,
@@ -65,39 +68,34 @@ class OpenPoll:
         self.done = False
         self.long = False
         self.pages: list[WaitingPage] = []
-        self.end = place
         # A page was read in it.
         self.served = False
-        self.retiring: QueryPlace | None = None
         self._connected = connected
         self._begin = begin
         self._closing = AsyncExitStack()
         self._connection: AsyncConnection | None = None
-        self._poll: Poll | None = None
-        self._affected: Iterator[Sequence[Affected]] = iter(())
+        self._affected: Iterator[Sequence[Affected]] | None = None
 
     async def read(self) -> Sequence[Affected]:
         """The next batch."""
         if self._connection is None:
             self._connection = await self._closing.enter_async_context(self._connected())
         found = await self._connection.run_sync(self._next)
-        assert self._poll is not None
-        self.done = found is None or self._poll.done
+        self.done = found is None or self.poll.done
         self.long = self.long or not self.done
         return found or ()
 
     def _next(self, connection: sa.Connection) -> Sequence[Affected] | None:
-        if self._poll is None:
-            poll = self._poll = self._begin(connection)
-            self.end, self.retiring = poll.end, poll.look.retiring
-            self._affected = poll.affected()
+        if self._affected is None:
+            self.poll = self._begin(connection)
+            self._affected = self.poll.affected()
         return next(self._affected, None)
 
     async def page(self, read: ReadPage) -> Page:
         """Read a page in its transaction."""
-        assert self._connection is not None and self._poll is not None
+        assert self._connection is not None
         self.served = True
-        connection, look = self._connection, self._poll.look
+        connection, look = self._connection, self.poll.look
         if connection.dialect.name == "sqlite":
             return await connection.run_sync(lambda _: read(look))
         # PostgreSQL would run no further statement of a transaction with one that failed.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from headwater.errors import PositionError
 from headwater.feeds._source import Change, Filter, Page, Place
 from headwater.sql._judging import Questions
 from headwater.sql.query._changes import change_for, item_of
-from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._first_rows import poll_of
 from headwater.sql.query._look import Look
 from headwater.sql.query._place import Key, QueryPlace, Segment
-from headwater.sql.query._poll import CHUNK, Poll, Queries
+from headwater.sql.query._poll import CHUNK, Queries
 
 
 class Pages:
@@ -44,29 +46,27 @@ class Pages:
 
     def after(self, look: Look, wanted: Filter, limit: int, place: QueryPlace) -> Page:
         """What changed after a place. Raises PositionError."""
-        queries, connection = self._queries, look.connection
-        poll: Poll
-        if self._derivation.limit is not None:
-            poll = FirstRows(queries, connection, place, wanted, look)
-        else:
-            chunk = min(CHUNK, max(2 * limit, 50))
-            asked = Questions.about(wanted)
-            poll = Poll(queries, connection, place, wanted, chunk=chunk, now=look, questions=asked)
+        poll = poll_of(self._queries)(
+            self._queries,
+            look.connection,
+            place,
+            wanted,
+            chunk=min(CHUNK, max(2 * limit, 50)),
+            now=look,
+            questions=Questions.about(wanted),
+        )
         changes: list[Change] = []
         first: Key | None = None
         more = False
-        for found in poll.affected():
-            for one in found:
-                change = change_for(self._derivation, one, wanted)
-                if change is None:
-                    continue
-                if len(changes) == limit:
-                    more = True
-                    break
-                first = one.key if first is None else first
-                changes.append(change)
-            if more:
+        for one in chain.from_iterable(poll.affected()):
+            change = change_for(self._derivation, one, wanted)
+            if change is None:
+                continue
+            if len(changes) == limit:
+                more = True
                 break
+            first = one.key if first is None else first
+            changes.append(change)
         end: Place = poll.end
         if more:
             last = changes[-1].place

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Container
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any
 
 from headwater.errors import PositionError
 from headwater.sql._place_text import base36
@@ -30,14 +29,6 @@ MAX_TEXT = 1800
 _LARGEST = 2**63 - 1
 
 
-class Seen(Protocol):
-    """A snapshot of the database; those of one database are a chain."""
-
-    def covers(self, other: Self, /) -> bool:
-        """Whether it was taken later than the other, or shows the same."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Counters:
     """A snapshot on SQLite: for each table of the query the number of its latest change."""
@@ -45,7 +36,7 @@ class Counters:
     numbers: tuple[int, ...]
 
     def covers(self, other: Counters) -> bool:
-        """As Seen."""
+        """Whether it was taken later than the other, or shows the same."""
         return all(map(int.__ge__, self.numbers, other.numbers))
 
     def __str__(self) -> str:
@@ -54,7 +45,10 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What was seen of the keys up to ``bound``; None for all that follow."""
+    """What was seen of the keys up to ``bound``; None for all that follow.
+
+    ``seen`` is a TransactionSnapshot or Counters: those of one database are a chain.
+    """
 
     bound: Key | None
     seen: Any
@@ -127,15 +121,6 @@ class QueryPlace:
         """Where it is once it was sent the keys up to this one as they are in a later snapshot."""
         later = [one for one in self.segments if one.bound is None or one.bound > key]
         return QueryPlace(_merged([Segment(key, seen), *later]), key, aligned=self.aligned)
-
-    def with_last(self, key: Key) -> QueryPlace:
-        """The same place of a client that was sent the change of this key last."""
-        return replace(self, last=key)
-
-    def align(self, snapshots: Container[str]) -> QueryPlace:
-        """The same place, aligned if all its snapshots are among these."""
-        aligned = all(str(segment.seen) in snapshots for segment in self.segments)
-        return replace(self, aligned=aligned)
 
     def _bounds(self, other: QueryPlace) -> list[Key | None]:
         bounds = {one.bound for one in (*self.segments, *other.segments) if one.bound is not None}

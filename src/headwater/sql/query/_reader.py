@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headwater.errors import DeclarationError, PositionError, UsageError
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError, UsageError
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import Filter, Page, Place
 from headwater.sql._faults import COLUMN_MISSING, unavailable
@@ -23,14 +23,14 @@ from headwater.sql._model import tracking_of
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Tail, TailReader, WatchGroup
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import remove
-from headwater.sql._values import stored_type
 from headwater.sql.postgresql._connections import ensure_first_connection, life_of
 from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.postgresql._looks import CatalogueWatch
 from headwater.sql.postgresql._triggers import qualified
+from headwater.sql.postgresql._watch import table_watch
 from headwater.sql.query._changes import changes_of
-from headwater.sql.query._derivation import Derivation, column_of
-from headwater.sql.query._first_rows import FirstRows
+from headwater.sql.query._derivation import Derivation
+from headwater.sql.query._first_rows import poll_of
 from headwater.sql.query._look import (
     Look,
     Looker,
@@ -41,12 +41,13 @@ from headwater.sql.query._look import (
 from headwater.sql.query._moments import PostgreSQLMoments
 from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
-from headwater.sql.query._pieces import Occurrence
 from headwater.sql.query._place import QueryPlace
 from headwater.sql.query._poll import CHUNK, Poll, Queries
 from headwater.sql.query._trim import link_trim
-from headwater.sql.query._watch import watch_of
+from headwater.sql.query._watch import CountersWatch
 from headwater.sql.sqlite._connections import file_of, guard
+
+T = TypeVar("T")
 
 # How many pages are read between two batches of the tail. The tail stands still meanwhile.
 SERVED = 50
@@ -97,7 +98,7 @@ class QueryReader(TailReader):
         self._queries = Queries(name, derivation, self._looker)
         self._described = engine.dialect.name == "sqlite"
         self._catalogue = CatalogueWatch()
-        self._kinds = tuple(self._kind(*column) for column in derivation.key.values())
+        self._kinds = tuple(kind.python_type for kind in self._queries.statements.kinds)
         self._pages = Pages(self._queries)
         self._open: OpenPoll | None = None
         # `_wake` wakes the tail while it is attached. `_waiting` has the pages that wait for its
@@ -111,7 +112,9 @@ class QueryReader(TailReader):
     def parse(self, text: str) -> QueryPlace:
         sqlite = isinstance(self._looker, SQLiteLooker)
         tables = len(self._tracking) if sqlite else None
-        return QueryPlace.parse(text, self._kinds, tables).align(self._snapshots)
+        place = QueryPlace.parse(text, self._kinds, tables)
+        aligned = all(str(segment.seen) in self._snapshots for segment in place.segments)
+        return replace(place, aligned=aligned)
 
     def _note(self, look: Look) -> None:
         """Remember that the tail is at this snapshot."""
@@ -120,14 +123,12 @@ class QueryReader(TailReader):
             del self._snapshots[next(iter(self._snapshots))]
 
     async def head(self) -> Head:
-        async with self._connected() as connection:
-            look = await connection.run_sync(self._look, None)
+        look = await self._transaction(lambda sync: self._look(sync, None))
         self._note(look)
         return Head(look.epoch, QueryPlace.at_once(look.now))
 
     async def locate(self, epoch: str, place: QueryPlace) -> None:
-        async with self._connected() as connection:
-            look = await connection.run_sync(self._look, place)
+        look = await self._transaction(lambda sync: self._look(sync, place))
         if look.epoch != epoch:
             raise PositionError(str(place), "unknown", "it is of another database or query")
 
@@ -166,11 +167,10 @@ class QueryReader(TailReader):
                 self._answer_all(error)
             raise
         changes = [change for one in found for change in changes_of(self.derivation, one)]
+        poll.place = poll.poll.end if poll.done else found[-1].place
         if poll.done:
             await self.close()
-            return ChangeBatch(changes, poll.end, False, poll.retiring)
-        poll.place = found[-1].place
-        return ChangeBatch(changes, poll.place, True, poll.retiring)
+        return ChangeBatch(changes, poll.place, not poll.done, poll.poll.look.retiring)
 
     async def close(self) -> None:
         """End a poll that was not read to its end."""
@@ -224,8 +224,7 @@ class QueryReader(TailReader):
 
     async def exceeds(self, wanted: Filter, count: int) -> bool:
         """Whether there are more rows than this."""
-        async with self._connected() as connection:
-            return await connection.run_sync(self._queries.exceeds, wanted, count)
+        return await self._transaction(lambda sync: self._queries.exceeds(sync, wanted, count))
 
     async def _read(self, read: ReadPage, *, patient: bool = False) -> Page:
         """Read in the tail's next transaction, or alone if there is no tail.
@@ -241,8 +240,7 @@ class QueryReader(TailReader):
         return await self._alone(read) if page is None else page
 
     async def _alone(self, read: ReadPage) -> Page:
-        async with self._connected() as connection:
-            page = await connection.run_sync(lambda sync: read(self._look(sync, None)))
+        page = await self._transaction(lambda sync: read(self._look(sync, None)))
         return replace(page, end=replace(self.own_place(page.end, QueryPlace), aligned=False))
 
     async def _serve(self, poll: OpenPoll) -> None:
@@ -250,13 +248,13 @@ class QueryReader(TailReader):
         while poll.pages:
             waiting = poll.pages[0]
             if not waiting.answer.done():
-                found: Page | Exception
+                found: Page | Exception | None
                 try:
                     with self.translated():
                         found = await poll.page(waiting.read)
                 except Exception as error:
                     # It is this page's own. If the connection is lost, the tail finds out.
-                    found = error
+                    found = None if _is_outdated(error) else error
                 waiting.answer_with(found)
             poll.pages.pop(0)
         if poll.long:
@@ -281,14 +279,16 @@ class QueryReader(TailReader):
 
     def watch_commits(self, tail: Tail, /) -> CommitWatch:
         self._wake = tail.read_on
-        tables = list(self._tracking.values())
+        tables = self._tracking.values()
+        watches: list[CommitWatch]
         if isinstance(self._looker, PostgreSQLLooker):
             self._catalogue.follow(self.engine, [qualified(each) for each in tables], tail.read_on)
-        changed = self._catalogue.soon
-        watches = [
-            watch_of(self.engine, self._writers, each, tail, at, changed)
-            for at, each in enumerate(tables)
-        ]
+            watches = [table_watch(self.engine, self._writers, each, tail) for each in tables]
+        else:
+            watches = [
+                CountersWatch(self._writers, each.table, tail, at, self._catalogue.soon)
+                for at, each in enumerate(tables)
+            ]
         return WatchGroup(*(watch.stop for watch in watches), self._detached)
 
     async def trim(self, max_age: timedelta, grace: float) -> int:
@@ -303,22 +303,30 @@ class QueryReader(TailReader):
         self._looker.begin(connection)
         return self._looker.look(connection, place)
 
+    async def _transaction(self, read: Callable[[sa.Connection], T]) -> T:
+        """Read in a transaction of its own, again if the statements were prepared for old types."""
+        try:
+            async with self._connected() as connection:
+                return await connection.run_sync(read)
+        except SourceUnavailableError as error:
+            if not _is_outdated(error):
+                raise
+        async with self._connected() as connection:
+            return await connection.run_sync(read)
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         with self.translated():
             if not self._described:
                 await ensure_first_connection(self.engine)
             async with self._reading.connect() as connection:
-                await self._describe(connection)
+                if self._catalogue.is_due():
+                    await self._compare(connection)
+                if not self._described and isinstance(self._looker, PostgreSQLLooker):
+                    self._looker.life = await life_of(connection)
+                    self._described = True
+                    await connection.rollback()
                 yield connection
-
-    async def _describe(self, connection: AsyncConnection) -> None:
-        if self._catalogue.is_due():
-            await self._compare(connection)
-        if not self._described and isinstance(self._looker, PostgreSQLLooker):
-            self._looker.life = await life_of(connection)
-            self._described = True
-            await connection.rollback()
 
     async def _compare(self, connection: AsyncConnection) -> None:
         """Compare the tables with what their tracking should be.
@@ -350,6 +358,8 @@ class QueryReader(TailReader):
         said = unavailable(error)
         # SQLite's way to say so. The statements follow from the models alone.
         missing = said is None and "no such column" in str(error)
+        if _is_outdated(error):
+            return "the schema was changed"
         return COLUMN_MISSING if missing else said
 
     def _begin(
@@ -361,23 +371,18 @@ class QueryReader(TailReader):
         connection: sa.Connection,
     ) -> Poll:
         """Begin a poll for all filters."""
-        poll: Poll
-        if self.derivation.limit is not None:
-            poll = FirstRows(self._queries, connection, place, None)
-        else:
-            poll = Poll(self._queries, connection, place, chunk=chunk, questions=questions)
+        kind = poll_of(self._queries)
+        poll = kind(self._queries, connection, place, chunk=chunk, questions=questions)
         if poll.look.epoch != epoch:
             raise PositionError(str(place), "unknown", "the database is another one")
         self._note(poll.look)
         return poll
 
-    def _kind(self, occurrence: Occurrence, name: str) -> type[Any]:
-        kind = stored_type(column_of(occurrence.table, name).type)
-        if isinstance(kind, sa.Integer):
-            return int
-        if isinstance(self._looker, PostgreSQLLooker):
-            if isinstance(kind, sa.DateTime):
-                return datetime
-            if isinstance(kind, sa.Date):
-                return date
-        return str
+
+def _is_outdated(error: Exception) -> bool:
+    """Whether a statement was prepared before the type of a column changed.
+
+    In a transaction asyncpg cannot prepare it anew. The drivers do so in the next one.
+    """
+    cause = error.__cause__ if isinstance(error, SourceUnavailableError) else error
+    return isinstance(cause, sa.exc.NotSupportedError) and "cached" in str(cause.orig)

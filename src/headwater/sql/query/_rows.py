@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,24 +31,30 @@ def read_rows(connection: sa.Connection, query: Any, values: Mapping[str, Any]) 
             raise
     dialect = connection.dialect.name
     columns = list(query.subquery("headwater_read").c)
-    doubtful = [dialect == "sqlite" or not _is_readable(column.type) for column in columns]
+    doubtful = {
+        at: column.type
+        for at, column in enumerate(columns)
+        if dialect == "sqlite" or not _is_readable(column.type)
+    }
     stored = sa.select(
         *(
-            (raw(column, dialect) if doubt else column).label(f"headwater_{at}")
-            for at, (column, doubt) in enumerate(zip(columns, doubtful, strict=True))
+            (raw(column, dialect) if at in doubtful else column).label(f"headwater_{at}")
+            for at, column in enumerate(columns)
         )
     )
-    known: dict[tuple[int, Any], Any] = {}
 
+    @lru_cache(maxsize=None, typed=True)
     def value(at: int, found: Any) -> Any:
-        if found is None or not doubtful[at]:
-            return found
-        if (at, found) not in known:
-            known[at, found] = _value(connection, found, columns[at].type)
-        return known[at, found]
+        return _value(connection, found, doubtful[at])
 
     rows = connection.execute(stored, values).all()
-    return [tuple(value(at, found) for at, found in enumerate(row)) for row in rows]
+    return [
+        tuple(
+            found if found is None or at not in doubtful else value(at, found)
+            for at, found in enumerate(row)
+        )
+        for row in rows
+    ]
 
 
 def _is_readable(kind: Any) -> bool:

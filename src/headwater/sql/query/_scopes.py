@@ -42,10 +42,7 @@ class Scopes:
     def __init__(self, select: sa.Select[Any]) -> None:
         self.root = Scope("the query's FROM")
         self.every = [self.root]
-        self._labels = 0
-        self._seen: set[int] = set()
-        # Keeps objects alive whose ids are in `_seen`.
-        self._kept: list[Any] = []
+        self._seen: set[sa.Select[Any]] = set()
         self.names = Names(None)
         self._select(select, self.root, self.names)
         self._settle()
@@ -105,8 +102,7 @@ class Scopes:
         table = element.element if isinstance(element, sa.Alias) else element
         if not isinstance(table, sa.Table):
             raise DeclarationError(_refused_from(element))
-        occurrence = Occurrence(f"t{self._labels}", _plain(table), scope)
-        self._labels += 1
+        occurrence = Occurrence(f"t{len(self.occurrences)}", _plain(table), scope)
         names.found[element] = occurrence
         scope.occurrences.append(occurrence)
 
@@ -155,7 +151,7 @@ class Scopes:
                 inner = _select_in(one.right)
                 if inner is not None:
                     nested = True
-                    if id(inner) not in self._seen:
+                    if inner not in self._seen:
                         if one is not element or one.operator is not operators.in_op:
                             self._check_nulls(one, inner, scope, names)
                         self._nested(inner, scope, names, one.left)
@@ -165,10 +161,9 @@ class Scopes:
         return columns, nested
 
     def _nested(self, select: sa.Select[Any], scope: Scope, names: Names, compared: Any) -> None:
-        if id(select) in self._seen:
+        if select in self._seen:
             return
-        self._seen.add(id(select))
-        self._kept.append(select)
+        self._seen.add(select)
         inner = Scope(f"the sub-query {shown(select)}", False, {scope})
         self.every.append(inner)
         own = Names(names)

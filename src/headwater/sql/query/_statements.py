@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
@@ -34,7 +35,11 @@ _KEPT = 256
 
 
 class Statements:
-    """Writes the statements of one query. Those of one form are made once."""
+    """Writes the statements of one query. Those of one form are made once.
+
+    Attributes:
+        kinds: how each column of the key is read.
+    """
 
     def __init__(
         self, derivation: Derivation, moments: Moments, names: dict[sa.Table, str]
@@ -43,7 +48,7 @@ class Statements:
         self._moments = moments
         self._names = names
         self._key = list(derivation.key.values())
-        self._kinds = [
+        self.kinds = [
             moments.raw(stored_type(column_of(one.table, name).type)) for one, name in self._key
         ]
         self.affected = lru_cache(_KEPT)(self._affected)
@@ -81,7 +86,7 @@ class Statements:
         if len(branches) == 1:
             # DISTINCT would make SQLite go through the query's tables in the order of the keys.
             nothing = [
-                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self._kinds)
+                sa.cast(sa.null(), kind).label(f"key_{at}") for at, kind in enumerate(self.kinds)
             ]
             branches.append(sa.select(*nothing).where(sa.false()))
         every = sa.union(*branches).subquery("affected")
@@ -98,23 +103,23 @@ class Statements:
         return sa.union(*branches)
 
     def _now(self, changed: frozenset[sa.Table], pick: Pick) -> list[Query]:
-        found = []
-        for way in self._derivation.ways:
-            start = way.start
-            if start is not None and start.table in changed:
-                lacks = self._moments.lacks(start.column(CHANGE), self._names[start.table])
-                found.append(pick(way, _present(way)).where(lacks))
-        return found
+        return [
+            pick(way, self._past(way, ())).where(
+                self._moments.lacks(start.column(CHANGE), self._names[start.table])
+            )
+            for start, way in self._derivation.ways.items()
+            if start.table in changed
+        ]
 
     def _then(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
         wanted: dict[tuple[frozenset[Occurrence], frozenset[Occurrence]], Way] = {}
-        for way in self._derivation.ways:
-            if way.start is not None and way.start.table in gone:
-                others = [o for o in way.occurrences if o.table in gone and o is not way.start]
+        for start, way in self._derivation.ways.items():
+            if start.table in gone:
+                others = [o for o in way.occurrences if o.table in gone and o is not start]
                 if 2 ** len(others) > _MOST_BRANCHES:
                     return self._then_at_once(gone, pick)
                 for some in _subsets(others):
-                    wanted[frozenset(way.occurrences), frozenset({way.start, *some})] = way
+                    wanted[frozenset(way.occurrences), frozenset({start, *some})] = way
         if len(wanted) > _MOST_BRANCHES:
             return self._then_at_once(gone, pick)
         return [
@@ -123,15 +128,17 @@ class Statements:
         ]
 
     def _then_at_once(self, gone: frozenset[sa.Table], pick: Pick) -> list[Query]:
-        found = []
-        for way in self._derivation.ways:
-            if way.start is not None and way.start.table in gone:
-                columns = self._past(way, {way.start})
-                for one in way.occurrences:
-                    if one is not way.start:
-                        columns[one] = self._either(one, gone)
-                found.append(pick(way, columns))
-        return found
+        return [
+            pick(
+                way,
+                {
+                    one: self._gone(one) if one is start else self._either(one, gone)
+                    for one in way.occurrences
+                },
+            )
+            for start, way in self._derivation.ways.items()
+            if start.table in gone
+        ]
 
     def _filters(self, way: Way, columns: Columns) -> Query:
         return self._joined(way, columns).with_only_columns(*self._labelled_filters(columns))
@@ -140,16 +147,12 @@ class Statements:
         self, way: Way, columns: Columns, *, form: Filter, low: bool, high: bool, among: bool
     ) -> Query:
         keys = self._keys_over(columns)
-        raw = [self._apart(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
-        query = self._joined(way, columns).with_only_columns(*raw)
-        conditions = [Filters(self._filters_over(columns)).matches(form)]
-        if low:
-            conditions.append(self._compared(keys, "low", above=True))
-        if high:
-            conditions.append(self._compared(keys, "high", above=False))
-        if among:
-            conditions.append(self._among(self._raw_keys(keys)))
-        return query.where(*conditions)
+        # In a UNION a collation may take two keys for equal.
+        apart = [self._sorted(key).label(f"key_{at}") for at, key in enumerate(keys)]
+        matches = Filters(self._filters_over(columns)).matches(form)
+        query = self._joined(way, columns).with_only_columns(*apart)
+        query = query.where(matches, *self._between(keys, low, high))
+        return query.where(self._among(keys)) if among else query
 
     # Clients that may have had it
 
@@ -175,16 +178,16 @@ class Statements:
 
     def _held(self, columns: Columns, *, among: bool = True, asked: Questioned = ()) -> Query:
         keys = self._keys_over(columns)
-        own = self._apart if among else self._raw
-        raw = [own(key, at).label(f"key_{at}") for at, key in enumerate(keys)]
-        typed = [key.label(f"held_{at}") for at, key in enumerate(keys)]
-        filters = self._labelled_filters(columns)
-        answers = self._answers(asked, self._filters_over(columns))
-        every = (*raw, *typed, *filters, *answers)
+        apart = map(self._sorted, keys) if among else keys
+        typed = [columns[one].c[name] for one, name in self._key]
+        every = (
+            *(key.label(f"key_{at}") for at, key in enumerate(apart)),
+            *(key.label(f"held_{at}") for at, key in enumerate(typed)),
+            *self._labelled_filters(columns),
+            *self._answers(asked, self._filters_over(columns)),
+        )
         query: Query = self._joined(self._derivation.core, columns).with_only_columns(*every)
-        if not among:
-            return query
-        return query.where(self._among(self._raw_keys(keys)))
+        return query.where(self._among(keys)) if among else query
 
     # The rows as they are
 
@@ -193,26 +196,20 @@ class Statements:
 
         ``asked``: what the database shall judge of each; the answers stand before the key.
         """
-        keys = self._own_keys()
-        return self._own(form, asked).where(self._among(keys))
+        return self._own(form, asked).where(self._among(self._own_keys()))
 
     def _newest(self, form: Filter = EVERYTHING, below: bool = False) -> Query:
         """The last rows by key, descending, or those below ``low_0``…."""
-        keys = [self._sorted(key) for key in self._own_keys()]
+        keys = self._own_keys()
         query = self._own(form)
         if below:
-            wanted = [sa.bindparam(f"low_{at}", type_=kind) for at, kind in enumerate(self._kinds)]
-            query = query.where(sa.tuple_(*keys) < sa.tuple_(*wanted))
-        return query.order_by(*(key.desc() for key in keys)).limit(COUNT)
+            query = query.where(self._compared(keys, operator.lt, "low"))
+        return query.order_by(*(self._sorted(key).desc() for key in keys)).limit(COUNT)
 
     def _oldest(self, form: Filter, low: bool, high: bool, asked: Questioned = ()) -> Query:
         """The first rows by key, ascending, above ``low_0``… and up to ``high_0``…."""
         keys = self._own_keys()
-        query = self._own(form, asked)
-        if low:
-            query = query.where(self._compared(keys, "low", above=True))
-        if high:
-            query = query.where(self._compared(keys, "high", above=False))
+        query = self._own(form, asked).where(*self._between(keys, low, high))
         return query.order_by(*map(self._sorted, keys)).limit(COUNT)
 
     def _beyond_count(self, form: Filter) -> Query:
@@ -233,20 +230,15 @@ class Statements:
         """The keys of the first rows in the snapshot, with their values by name and filters."""
         derivation, branches = self._derivation, []
         for columns, had in self._cores(gone):
+            ordered = [columns[each.occurrence].c[each.name] for each in derivation.order]
             query = self._held(columns, among=False).add_columns(
-                *(
-                    columns[each.occurrence].c[each.name].label(f"order_{at}")
-                    for at, each in enumerate(derivation.order)
-                )
+                *(column.label(f"order_{at}") for at, column in enumerate(ordered))
             )
-            order = [each.over(columns[each.occurrence].c[each.name]) for each in derivation.order]
-            raw = self._raw_keys(self._keys_over(columns))
+            order = [o.over(column) for o, column in zip(derivation.order, ordered, strict=True)]
             matches = Filters(self._filters_over(columns)).matches(form)
-            query = query.where(*had, matches).order_by(*order, *raw)
+            query = query.where(*had, matches).order_by(*order, *self._keys_over(columns))
             branches.append(sa.select(query.limit(derivation.limit).subquery()))
-        every: Any = branches[0].subquery("held")
-        if len(branches) > 1:
-            every = sa.union_all(*branches).subquery("held")
+        every = sa.union_all(*branches).subquery("held")
         order = [each.over(every.c[f"order_{at}"]) for at, each in enumerate(derivation.order)]
         keys = [every.c[f"key_{at}"] for at in range(len(self._key))]
         shown = [column for column in every.c if not column.name.startswith("order_")]
@@ -272,7 +264,7 @@ class Statements:
 
     def _own_keys(self) -> list[Column]:
         selected = self._derivation.select.selected_columns
-        return self._raw_keys(bare(selected[name]) for name in self._derivation.key)
+        return self._raw(bare(selected[name]) for name in self._derivation.key)
 
     # Pieces
 
@@ -303,21 +295,19 @@ class Statements:
         ]
 
     def _gone(self, one: Occurrence) -> sa.FromClause:
-        former = self._moments.former(self._names[one.table], self._links(one.table))
-        return former.subquery(f"f{one.label}")
+        return self._former(one.table).subquery(f"f{one.label}")
 
     def _either(self, one: Occurrence, gone: frozenset[sa.Table]) -> sa.FromClause:
         """All rows of a table with the links that the client had."""
-        name, links = self._names[one.table], self._links(one.table)
-        here = sa.select(*(one.column(column) for column in links)).where(
-            self._moments.had(one.column(SINCE), name)
+        here = sa.select(*map(one.column, self._derivation.links[one.table])).where(
+            self._moments.had(one.column(SINCE), self._names[one.table])
         )
-        if one.table not in gone:
-            return here.subquery(f"p{one.label}")
-        return sa.union_all(here, self._moments.former(name, links)).subquery(f"p{one.label}")
+        every = sa.union_all(here, self._former(one.table)) if one.table in gone else here
+        return every.subquery(f"p{one.label}")
 
-    def _links(self, table: sa.Table) -> dict[str, sa.types.TypeEngine[Any]]:
-        return {name: column_of(table, name).type for name in self._derivation.links[table]}
+    def _former(self, table: sa.Table) -> Query:
+        links = {name: column_of(table, name).type for name in self._derivation.links[table]}
+        return self._moments.former(self._names[table], links)
 
     def _filters_over(self, columns: Columns) -> dict[str, Any]:
         filters = self._derivation.filters
@@ -327,43 +317,34 @@ class Statements:
         filters = self._filters_over(columns).values()
         return [column.label(f"filter_{at}") for at, column in enumerate(filters)]
 
-    def _keys_over(self, columns: Columns) -> list[Any]:
-        return [columns[one].c[name] for one, name in self._key]
+    def _keys_over(self, columns: Columns) -> list[Column]:
+        return self._raw(columns[one].c[name] for one, name in self._key)
 
-    def _raw_keys(self, keys: Iterable[Any]) -> list[Column]:
-        return [self._raw(key, at) for at, key in enumerate(keys)]
-
-    def _raw(self, column: Column, at: int) -> Column:
-        return self._moments.plain(column, self._kinds[at])
-
-    def _apart(self, column: Column, at: int) -> Column:
-        """A key's column for a UNION: a collation may take two keys for equal."""
-        return self._sorted(self._raw(column, at))
+    def _raw(self, keys: Iterable[Any]) -> list[Column]:
+        return [self._moments.plain(*pair) for pair in zip(keys, self.kinds, strict=True)]
 
     def _sorted(self, column: Column) -> Column:
         return self._moments.ordered(column) if isinstance(column.type, sa.String) else column
 
-    def _compared(self, keys: Sequence[Column], name: str, *, above: bool) -> Condition:
-        mine = sa.tuple_(*(self._sorted(self._raw(key, at)) for at, key in enumerate(keys)))
-        other = sa.tuple_(
-            *(sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self._kinds))
-        )
-        compared: Condition = mine > other if above else mine <= other
+    def _between(self, keys: Sequence[Column], low: bool, high: bool) -> list[Condition]:
+        """The conditions that keys are above ``low_0``… and up to ``high_0``…."""
+        above = [self._compared(keys, operator.gt, "low")] if low else []
+        return [*above, self._compared(keys, operator.le, "high")] if high else above
+
+    def _compared(self, keys: Sequence[Column], compare: Any, name: str) -> Condition:
+        bounds = (sa.bindparam(f"{name}_{at}", type_=kind) for at, kind in enumerate(self.kinds))
+        compared: Condition = compare(sa.tuple_(*map(self._sorted, keys)), sa.tuple_(*bounds))
         return compared
 
     def _among(self, keys: Sequence[Column]) -> Condition:
         if len(keys) == 1:
-            return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
-        return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
+            return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self.kinds[0]))
+        return sa.tuple_(*keys, types=self.kinds).in_(sa.bindparam("keys", expanding=True))
 
 
 def _unbounded(column: Column) -> Column:
     """The column, for a comparison with a value that is sent as it is."""
     return sa.type_coerce(column, unbounded(column.type))
-
-
-def _present(way: Way) -> dict[Occurrence, Any]:
-    return {one: one.alias for one in way.occurrences}
 
 
 def _subsets(every: Sequence[Occurrence]) -> Iterator[tuple[Occurrence, ...]]:

@@ -1,41 +1,19 @@
-"""Watches the tables of a live query for commits."""
+"""Watches the tables of a live query for commits, on SQLite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.sql._reader import CommitWatch, Tail
-from headwater.sql._tracking import Tracking
-from headwater.sql.postgresql._watch import table_watch
-from headwater.sql.query._place import Counters, QueryPlace
+from headwater.sql._reader import Tail
+from headwater.sql.query._place import QueryPlace
 from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._reader import RegistrationWatch
 
 
-def watch_of(
-    engine: AsyncEngine,
-    writers: Sequence[sa.Engine],
-    tracking: Tracking,
-    tail: Tail,
-    at: int,
-    changed: Callable[[], None],
-) -> CommitWatch:
-    """The watch of one table of a live query.
-
-    Arguments:
-        at: which of the query's tables it is.
-        changed: is called when the schema of a SQLite database is another one.
-    """
-    if engine.dialect.name == "sqlite":
-        return _CountersWatch(writers, tracking.table, tail, at, changed)
-    return table_watch(engine, writers, tracking, tail)
-
-
-class _CountersWatch(RegistrationWatch):
-    """On SQLite: wakes a live query when one of its tables moved.
+class CountersWatch(RegistrationWatch):
+    """Wakes a live query when one of its tables moved.
 
     Arguments:
         at: which of the query's tables it is.
@@ -68,8 +46,5 @@ class _CountersWatch(RegistrationWatch):
         if head is None or not isinstance(head.place, QueryPlace):
             return self.wake
         # Wake only for what no part of the query has yet.
-        for segment in head.place.segments:
-            found = segment.seen
-            if not isinstance(found, Counters) or found.numbers[self._at] < state[1]:
-                return self.wake
-        return None
+        seen_by_query = [segment.seen.numbers[self._at] for segment in head.place.segments]
+        return self.wake if min(seen_by_query) < state[1] else None
