@@ -71,7 +71,7 @@ class Figures:
 
 
 async def measure(url: str, runs: int, rate: float, seconds: float) -> Figures:
-    gc.set_threshold(10_000, 10, 10)
+    gc.set_threshold(2_000, 10, 50)
     delays: list[float] = []
     late: list[float] = []
     deltas = int(rate * seconds)

@@ -161,6 +161,7 @@ async function readFetch(spec, position, calls, stream, signal) {
 
 // src/waiting.js
 var BACK_OFF = { first: 500, most: 1e4 };
+var LONGEST2 = 2 ** 31 - 1;
 var SLOTS = 5;
 var { locks } = globalThis.navigator ?? {};
 function backOff(failures) {
@@ -175,7 +176,7 @@ function pause(milliseconds, signal) {
       signal.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, milliseconds);
+    const timer = setTimeout(done, Math.min(milliseconds, LONGEST2));
     signal.addEventListener("abort", done);
   });
 }
@@ -208,6 +209,7 @@ var POLLS = { first: 500, most: 6e4 };
 var WAIT = 25;
 var ANSWERS_WITHIN = 1e4;
 var BETWEEN_POLLS = 3e3;
+var HELD = 900;
 var GLIMPSE = { time: 700, pause: 400 };
 var SLEPT = 12e4;
 var REFUSALS = /* @__PURE__ */ new Set([400, 401, 403, 404, 405, 406, 410, 413, 422]);
@@ -276,7 +278,8 @@ var Connection = class {
       if (end.status === 204) return this.#stopAt("closed", 204);
       if (REFUSALS.has(end.status)) return this.#stopAt("refused", end.status);
       if (this.state !== "stale" || !lived) this.#tell("reconnecting");
-      await pause(end.wait ?? backOff(misses), signal);
+      const more = backOff(misses);
+      await pause(end.wait === void 0 ? more : end.wait + more / 10, signal);
     }
   }
   /** Streams until that ends: {lived, status, wait}, without a status where it is not known. */
@@ -328,7 +331,11 @@ var Connection = class {
     const until = Date.now() + time;
     let answer = { status: 200 };
     while (answer.status === 200 && !signal.aborted && Date.now() < until) {
-      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - Date.now()) / 1e3)));
+      const { position } = this;
+      const began = Date.now();
+      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - began) / 1e3)));
+      const held = Date.now() - began > HELD || this.position !== position;
+      if (!held) await pause(BETWEEN_POLLS, signal);
     }
     return answer;
   }
@@ -389,6 +396,71 @@ function parsed(text) {
     return void 0;
   }
 }
+
+// src/options.js
+var OPTIONS = {
+  onSnapshot: "function",
+  onItem: "function",
+  onRemoved: "function",
+  onReset: "function",
+  onEvent: "function",
+  onState: "function",
+  onFrame: "function",
+  onSignIn: "function",
+  event: "string",
+  envelope: "string",
+  events: "array",
+  after: "string",
+  resume: "string or object",
+  rest: "boolean",
+  heartbeat: "boolean",
+  tabs: "boolean, string or number",
+  key: "string, array or function",
+  headers: "object, array or function",
+  method: "string",
+  body: "any",
+  credentials: "string",
+  fetch: "function",
+  EventSource: "function"
+};
+var HELD2 = { ...OPTIONS, onChange: "function" };
+var OF = {
+  follow: OPTIONS,
+  keyed: HELD2,
+  list: { ...HELD2, keep: "number" },
+  followRun: Object.fromEntries(
+    ["onChange", "onEvent", "onState", "onSignIn", "after", "headers", "credentials", "fetch"].map(
+      (name) => [name, HELD2[name]]
+    )
+  )
+};
+function checked(name, options) {
+  const known = OF[name];
+  options ??= {};
+  if (typeof options !== "object") throw new TypeError(`${name}: the options are no object`);
+  for (const [option, value] of Object.entries(options)) {
+    if (!Object.hasOwn(known, option)) {
+      throw new TypeError(
+        `${name} has no option ${option}: it has ${Object.keys(known).join(", ")}. What a feed is asked for is part of its address, as in "/api/logs?level=error"`
+      );
+    }
+    const types = known[option];
+    const type = Array.isArray(value) ? "array" : typeof value;
+    if (value != null && types !== "any" && !types.includes(type)) {
+      throw new TypeError(`${name}: the option ${option} is of type ${type}, and must be of type ${types}`);
+    }
+  }
+  return options;
+}
+async function headersOf({ headers }) {
+  try {
+    return new Headers(await (typeof headers === "function" ? headers() : headers));
+  } catch (error) {
+    report(error);
+    throw error;
+  }
+}
+var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // src/tabs.js
 var ASK = 2e4;
@@ -555,7 +627,7 @@ var SEEN = 1e3;
 var KEPT = 1e3;
 var QUEUE = 1e3;
 var FRAME = 16;
-var CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent", "onChange"];
+var CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent"];
 var Follow = class {
   #options;
   #spec;
@@ -575,14 +647,15 @@ var Follow = class {
   #flush = null;
   #asking = null;
   // the sign-in that is asked for
-  constructor(url, options = {}, { keep, list: list2 } = {}) {
+  constructor(url, options, { keep, list: list2 } = {}) {
     this.#options = options;
     const callbacks = CALLBACKS.some((name) => options[name]);
     const plain = !options.headers && !options.method && !options.body && !options.fetch;
     const alone = options.after || options.resume || !plain || !(callbacks || keep);
     const tabs = options.tabs ?? !alone;
     const spec = this.#spec = specOf(url, options, !plain);
-    this.#view = keep || tabs ? new View(options.key ?? "id", keep ?? KEPT) : null;
+    const key = typeof options.key === "function" ? (item) => this.#call("key", item) : options.key;
+    this.#view = keep || tabs ? new View(key ?? "id", keep ?? KEPT) : null;
     this.#list = list2;
     this.#connection = new Connection(
       spec,
@@ -653,7 +726,13 @@ var Follow = class {
   }
   async #begin() {
     const { after = null, resume } = this.#options;
-    this.#connection.position = (resume ? await stored(resume).get() : null) ?? after;
+    let kept = null;
+    try {
+      if (resume) kept = await stored(resume).get();
+    } catch (error) {
+      report(error);
+    }
+    this.#connection.position = kept ?? after;
     if (!this.#closed.signal.aborted) this.#wake();
   }
   #wake() {
@@ -788,29 +867,36 @@ var Follow = class {
   }
   #call(name, ...given) {
     try {
-      this.#options[name]?.(...given);
+      return this.#options[name]?.(...given);
     } catch (error) {
       report(error);
     }
   }
   #store() {
     const { resume } = this.#options;
-    if (resume) stored(resume).set(this.position);
+    try {
+      if (resume) stored(resume).set(this.position);
+    } catch (error) {
+      report(error);
+    }
   }
 };
 function keyed(url, options) {
-  return new Follow(url, options, { keep: Infinity });
+  return new Follow(url, checked("keyed", options), { keep: Infinity });
 }
 function list(url, options) {
-  return new Follow(url, options, { keep: options?.keep ?? 1e3, list: true });
+  const { keep = 1e3 } = checked("list", options);
+  if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
+  return new Follow(url, options ?? {}, { keep, list: true });
 }
 function follow(url, options) {
-  return new Follow(url, options);
+  return new Follow(url, checked("follow", options));
 }
 function specOf(url, options, fetches) {
   const { credentials = "same-origin", method, body, EventSource = globalThis.EventSource } = options;
   const given = addressed(url);
-  if (typeof options.headers !== "function") new Headers(options.headers);
+  const sent = typeof options.headers === "function" ? void 0 : options.headers;
+  new Request(fetches ? given : "http://localhost/", { headers: sent, method, credentials, body: body && "" });
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -841,7 +927,7 @@ function specOf(url, options, fetches) {
     }),
     rest: isFeed ? (position, wait) => half(path, { after: position, wait: position && wait }) : null,
     async ask(address, isStream, signal, position) {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", isStream ? "text/event-stream" : "application/json");
       if (isStream && position && spec.fetches) headers.set("Last-Event-ID", inUtf8(position));
       const how = isStream && fetches ? { method, body } : {};
@@ -855,12 +941,14 @@ function inUtf8(text) {
   return String.fromCharCode(...new TextEncoder().encode(text));
 }
 function addressed(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
   try {
-    const given = new URL(url, globalThis.document?.baseURI);
+    const given = new URL(url, base);
     if (url && /^(string|object)$/.test(typeof url) && /^https?:$/.test(given.protocol)) return given;
   } catch {
   }
-  throw new TypeError(`${url} is no address of a feed, such as "/api/logs"`);
+  const example = `${base ? "" : "http://localhost:8000"}/api/logs`;
+  throw new TypeError(`${url} is no address of a feed, such as "${example}"`);
 }
 function stored(resume) {
   if (typeof resume !== "string") return resume;
@@ -869,13 +957,13 @@ function stored(resume) {
     set: (position) => position && sessionStorage.setItem(resume, position)
   };
 }
-var report = (error) => (globalThis.reportError ?? console.error)(error);
 
 // src/run.js
-function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
-  const address = new URL(url, globalThis.document?.baseURI);
+function followRun(url, given) {
+  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
-  const ask = options.fetch ?? ((...given) => fetch(...given));
+  const ask = options.fetch ?? ((...asked) => fetch(...asked));
   let resolve, reject;
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
@@ -889,7 +977,7 @@ function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
     feed.close();
     address.pathname = path;
     try {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
       const answer = await ask(address.href, { headers, credentials, cache: "no-store" });
@@ -900,7 +988,7 @@ function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
     resolve(run);
   }
   address.pathname = `${path}/stream`;
-  const feed = follow(address.href, {
+  const feed = new Follow(address.href, {
     ...options,
     rest: false,
     tabs: false,

@@ -274,6 +274,11 @@ async def test_every_engine_keeps_messages_of_any_size(url: str) -> None:
         await keeps_messages_of_any_size(log)
 
 
+async def test_a_log_of_small_events_keeps_messages_of_any_size() -> None:
+    """A NATS server may take less than a megabyte."""
+    await keeps_messages_of_any_size(MemoryLog(max_event_bytes=64_000))
+
+
 async def keeps_messages_of_any_size(log: EventLog) -> None:
     store, other = EventStore(log), EventStore(log)
     large = "\N{WAVING HAND SIGN}\n" * 400_000

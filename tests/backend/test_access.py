@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -296,3 +297,32 @@ async def test_changes_are_followed_once_the_database_is_back(settings, standing
         async with following(port, "/api/logs/stream", Cookie=ann.cookie) as stream:
             await ann.client.post("/api/auth/logout")
             assert await ended(stream) == 401
+
+
+@pytest.mark.parametrize(
+    ("change", "status"), [({"disabled": True}, 401), ({"role": "global_user"}, 403)]
+)
+async def test_a_right_that_ends_while_a_body_comes_is_no_right(served, change, status: int):
+    """A body may take minutes: whoever was an administrator must not end up with another one."""
+    world, port = served
+    admin, boss = await world.admin(), await world.user("boss", "global_admin")
+    body = json.dumps({"email": "mole@example.com", "password": PASSWORD, "role": "global_admin"})
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        f"POST /api/users HTTP/1.1\r\nHost: x\r\nCookie: {boss.cookie}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+        "Expect: 100-continue\r\n\r\n".encode()
+    )
+    # The guards have let it pass.
+    assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+    writer.write(f"{len(body):x}\r\n{body}\r\n".encode())
+    answer = await admin.client.patch(f"/api/users/{boss.id}", json=change)
+    assert answer.status_code == 200
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 0.6)
+    writer.write(b"0\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert int((await reader.readline()).split(b" ")[1]) == status
+    writer.close()
+    users = (await admin.client.get("/api/users")).json()["users"]
+    assert "mole@example.com" not in {user["email"] for user in users}

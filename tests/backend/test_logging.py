@@ -60,3 +60,16 @@ def test_text_where_it_is_wanted(capsys: pytest.CaptureFixture[str]):
     set_up_logging("warning", "text")
     logging.getLogger("headwater").warning("a sentence")
     assert "a sentence" in capsys.readouterr().err
+
+
+def test_what_each_request_meets_is_logged_once_a_second(capsys: pytest.CaptureFixture[str]):
+    """While the database is away anyone could fill the disk with one line for each request."""
+    set_up_logging("warning", "text")
+    for number in range(1000):
+        logging.getLogger("headwater.web").warning("The database cannot be read: %s", "away")
+        logging.getLogger("headwater.backend").warning("other loggers say all, %s", number)
+        logging.getLogger("headwater.web").error("it failed", exc_info=ValueError(number))
+    written = capsys.readouterr().err
+    assert written.count("ValueError: ") == 1000
+    assert 1 <= written.count("cannot be read") < 20
+    assert written.count("say all") == 1000

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import httpx
 import pytest
 from fastapi import Request
 
 from headwater.backend.app import create_app
 from headwater.web.fastapi import LiveRouter
-from support.backend import Person, World, cheap, errors_of, running
+from support.backend import Person, World, cheap, errors_of, listening, running
 
 
 @pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # the database has no part in it
@@ -16,9 +19,9 @@ class TestMethods:
     @pytest.mark.parametrize(
         ("path", "allow"),
         [
-            ("/api/users", {"GET", "POST"}),
-            ("/api/users/me/api-keys", {"GET", "POST"}),
-            ("/api/satellites", {"GET", "POST"}),
+            ("/api/users", {"GET", "HEAD", "POST"}),
+            ("/api/users/me/api-keys", {"GET", "HEAD", "POST"}),
+            ("/api/satellites", {"GET", "HEAD", "POST"}),
             ("/api/teams/x/members/y", {"PUT", "DELETE"}),
             ("/api/auth/login", {"POST"}),
             ("/", {"GET", "HEAD"}),
@@ -29,6 +32,20 @@ class TestMethods:
         assert answer.status_code == 405
         assert set(answer.headers["allow"].split(", ")) == allow
         assert len(answer.headers.get_list("allow")) == 1
+
+    async def test_what_can_be_got_can_be_asked_for_its_head(self, served):
+        """As monitors do it with ``/healthz``."""
+        world, port = served
+        ann = await world.user("ann")
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Cookie": ann.cookie}
+        ) as client:
+            for path in ("/healthz", "/readyz", "/api/users/me", "/api/logs", "/docs"):
+                answer = await client.head(path)
+                assert (answer.status_code, answer.content) == (200, b""), path
+                assert int(answer.headers["content-length"])
+            answer = await client.head("/api/auth/login")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
     async def test_a_feed_has_head_and_post(self, world: World):
         answer = await world.anyone.request("PUT", "/api/logs")
@@ -49,6 +66,38 @@ class TestMethods:
         for answer in [key, agent, *[await admin.client.get(f"/api/{path}") for path in paths]]:
             assert answer.headers["cache-control"] == "no-store"
         assert (await world.anyone.get("/api/users")).headers["cache-control"] == "no-store"
+
+
+async def test_bodies_of_one_caller_that_are_held_are_bounded(database):
+    """Each may come slowly, for minutes, and is in memory until then."""
+    settings = cheap(database, max_body_bytes=1024)
+    async with listening(settings) as (world, port), AsyncExitStack() as stack:
+        ann, bob = await world.user("ann"), await world.user("bob")
+        held = []
+
+        async def begin(person: Person) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.transport.abort)
+            head = f"POST /api/logs HTTP/1.1\r\nHost: x\r\nCookie: {person.cookie}\r\n"
+            writer.write(f"{head}Content-Length: 1024\r\n\r\n{'x' * 1023}".encode())
+            return reader, writer
+
+        async def status(reader: asyncio.StreamReader) -> int:
+            async with asyncio.timeout(10):
+                return int((await reader.readline()).split(b" ")[1])
+
+        for _ in range(17):
+            held.append(await begin(ann))
+        answers = [asyncio.create_task(status(reader)) for reader, _ in held]
+        done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        assert len(waiting) == 16
+        for _, writer in [*held, other := await begin(bob)]:
+            writer.write(b"x")
+        assert {await task for task in waiting} | {await status(other[0])} == {422}
+        reader, writer = await begin(ann)
+        writer.write(b"x")
+        assert await status(reader) == 422
 
 
 async def test_only_the_backends_own_cookies_are_parsed(database):

@@ -41,6 +41,17 @@ async def test_nothing_inline_and_nothing_from_elsewhere(world: World):
             assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", text)
 
 
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_a_page_has_all_the_colours_that_it_uses(world: World, path: str):
+    """A variable that no style sheet of the page sets leaves it without a colour."""
+    page = (await world.anyone.get(path)).text
+    sheets = re.findall(r'<link rel="stylesheet" href="\.(/[^"]+)"', page)
+    styles = "".join([(await world.anyone.get(sheet)).text for sheet in sheets])
+    used = set(re.findall(r"var\((--[\w-]+)\)", styles))
+    assert used
+    assert used <= set(re.findall(r"(--[\w-]+):", styles))
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -68,6 +68,21 @@ class TestWrites:
             writes.check(str(number))
         assert len(writes) == 100
 
+    def test_a_long_body_counts_like_several_requests(self, clock: Clock):
+        """Its first 64 KiB are part of its request, and the largest body can always be sent."""
+        kib = 1024
+        writes = Writes(5, largest=256 * kib, clock=clock)
+        writes.check_body("ann", 0, 63 * kib)
+        writes.check_body("ann", 63 * kib, 64 * kib * 10)
+        for more, now in ((0, 63), (64, 127)):
+            writes.check_body("ann", more * kib, now * kib)
+        with pytest.raises(Problem, match="more than 327680 bytes a second") as refused:
+            writes.check_body("ann", 0, 64 * kib)
+        assert refused.value.status_code == 429
+        large = Writes(1, largest=100 * 1024 * kib, clock=clock)
+        for _ in range(2):
+            large.check_body("ann", 0, 100 * 1024 * kib)
+
     async def refused(self, call) -> httpx.Response:
         """The first answer that is a refusal; time goes on meanwhile."""
         for number in range(500):
@@ -90,3 +105,13 @@ class TestWrites:
     async def test_strangers_have_so_many_too(self, database):
         async with running(cheap(database, writes_per_second=5)) as world:
             await self.refused(lambda: world.anyone.post("/api/auth/login", content=b"{"))
+
+    async def test_long_bodies_use_them_up_sooner(self, database):
+        async with running(cheap(database, writes_per_second=5)) as world:
+            ann, bob = await world.user("ann"), await world.user("bob")
+            long = b"x" * 1024 * 1024
+            found = [(await ann.client.post("/api/logs", content=long)).status_code]
+            while found[-1] != 429:
+                found.append((await ann.client.post("/api/logs", content=long)).status_code)
+            assert 2 < len(found) < 10
+            assert (await bob.client.post("/api/logs", content=long)).status_code == 422

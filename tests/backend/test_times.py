@@ -42,7 +42,8 @@ def accepted(check: str, value: object) -> bool:
 
 
 def read(value: str) -> datetime | None:
-    return Moment().process_result_value(value, DIALECT)
+    found: datetime | None = Moment().result_processor(DIALECT, None)(value)
+    return found
 
 
 @given(aware)

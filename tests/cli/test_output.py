@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+import headwater.cli
+from headwater.cli import main
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a shell")
 
 COMMAND = f"{sys.executable} -m headwater"
@@ -34,6 +37,37 @@ def test_a_full_disk_ends_a_tail_and_keeps_its_position(feed, tmp_path):
         "headwater: standard output cannot be written: No space left on device\n"
     )
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["tail", "--help"]])
+def test_a_full_disk_is_one_sentence_of_every_command(arguments, monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "argv", ["headwater", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert left.value.code == 1
+    assert capfd.readouterr().err == (
+        "Standard output cannot be written: No space left on device.\n"
+    )
+
+
+def test_ctrl_c_while_a_command_is_being_imported_is_no_traceback(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headwater.cli, "application", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+
+
+def test_what_the_encoding_of_the_output_lacks_is_written_as_in_json(scripted_server):
+    scripted_server.stream(FEED.replace(b'"1"', '"世界 \U0001f600"'.encode()))
+    command = f"{COMMAND} tail {scripted_server.url}/logs --json --count 2"
+    done = shell(f"PYTHONIOENCODING=ascii {command}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout.splitlines()[0]) == {"id": "世界 \U0001f600"}
 
 
 def test_a_tail_without_a_standard_output_prints_nothing(feed):

@@ -50,59 +50,60 @@ def signed_in(address: str) -> Iterator[httpx.Client]:
 class TestRefusals:
     """One clear sentence and exit 1, and nothing was opened."""
 
-    @pytest.fixture(autouse=True)
-    def taken(self) -> Iterator[int]:
-        """A port that is not free, so that nothing here can start by mistake."""
+    def refused(self, path: Path, *options: str, **environment: str) -> str:
+        where = () if "--database" in options else ("--database", url_of(path))
+        return refused("serve", "--port", "0", *where, *options, **environment)
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_a_port_that_is_taken(self, workers: str, tmp_path: Path, monkeypatch):
+        """Nothing was made: no database, and no folder for the default one."""
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            yield listener.getsockname()[1]
-
-    def refused(self, taken: int, path: Path, *options: str, **environment: str) -> str:
-        where = () if "--database" in options else ("--database", url_of(path))
-        return refused("serve", "--port", str(taken), *where, *options, **environment)
-
-    def test_a_port_that_is_taken(self, taken: int, database: Path):
-        sentence = self.refused(taken, database)
-        assert str(taken) in sentence
-        assert "--port" in sentence
+            taken = str(listener.getsockname()[1])
+            for where in (), ("--database", url_of(tmp_path / "new.db")):
+                sentence = refused("serve", "--port", taken, "--workers", workers, *where)
+                assert taken in sentence
+                assert "--port" in sentence
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("scheme", ["oracle", "mysql"])
-    def test_another_database(self, taken: int, database: Path, scheme: str):
-        sentence = self.refused(taken, database, "--database", f"{scheme}://ann:secret@db/x")
+    def test_another_database(self, database: Path, scheme: str):
+        sentence = self.refused(database, "--database", f"{scheme}://ann:secret@db/x")
         assert "sqlite:///path" in sentence
         assert "secret" not in sentence
 
     @pytest.mark.parametrize("url", ["kafka://:secret@h", "mqtt://h", "nonsense"])
-    def test_another_event_log(self, taken: int, database: Path, url: str):
-        sentence = self.refused(taken, database, "--event-log", url)
+    def test_another_event_log(self, database: Path, url: str):
+        sentence = self.refused(database, "--event-log", url)
         assert "memory://" in sentence
         assert "secret" not in sentence
 
-    def test_a_memory_log_for_several_workers(self, taken: int, database: Path):
-        sentence = self.refused(taken, database, "--event-log", "memory://", HEADWATER_WORKERS="2")
+    def test_a_memory_log_for_several_workers(self, database: Path):
+        sentence = self.refused(database, "--event-log", "memory://", HEADWATER_WORKERS="2")
         assert "--workers 1" in sentence
 
-    def test_an_event_log_in_a_missing_folder(self, taken: int, database: Path):
+    def test_an_event_log_in_a_missing_folder(self, database: Path):
         url = url_of(database.parent / "nowhere" / "log.db")
-        assert "does not exist" in self.refused(taken, database, "--event-log", url)
+        assert "does not exist" in self.refused(database, "--event-log", url)
 
-    def test_a_newer_schema(self, taken: int, database: Path):
+    def test_a_newer_schema(self, database: Path):
         connection = sqlite3.connect(database)
         with connection:
             connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.close()
-        assert "newer version" in self.refused(taken, database)
+        assert "newer version" in self.refused(database)
 
-    def test_a_read_only_file(self, taken: int, database: Path):
+    def test_a_read_only_file(self, database: Path):
         database.chmod(0o444)
-        assert "read-only" in self.refused(taken, database)
+        assert "read-only" in self.refused(database)
 
-    def test_a_missing_folder(self, taken: int, database: Path):
-        assert "does not exist" in self.refused(taken, database.parent / "nowhere" / "x.db")
+    def test_a_missing_folder(self, database: Path):
+        assert "does not exist" in self.refused(database.parent / "nowhere" / "x.db")
 
-    def test_a_setting_that_cannot_be(self, taken: int, database: Path):
-        sentence = self.refused(taken, database, HEADWATER_KEEP_LOGS_DAYS="soon")
+    def test_a_setting_that_cannot_be(self, database: Path):
+        sentence = self.refused(database, HEADWATER_KEEP_LOGS_DAYS="soon")
         assert sentence.startswith("HEADWATER_KEEP_LOGS_DAYS='soon'")
 
     def test_an_option_that_cannot_be(self, database: Path):

@@ -341,6 +341,33 @@ def test_a_run_is_printed_as_it_comes_and_the_exit_code_says_how_it_ended(
     assert scripted_server.seen[1][2]["Last-Event-ID"] == "p2"
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "member"),
+    [("delta", 7, "text"), ("delta", {}, "text"), ("end", {}, "state"), ("run", [], "state")],
+)
+def test_what_no_run_sends_is_one_sentence(scripted_server, name, data, member):
+    scripted_server.stream(STATE, event(name, data, "p1"))
+    done = run(f"{scripted_server.url}/answers/7")
+    assert done.exit_code == 1
+    assert (
+        f"the data of a '{name}' event is not a JSON object with a text '{member}'" in done.stderr
+    )
+
+
+def test_an_event_of_a_run_that_is_not_json_is_one_sentence(scripted_server):
+    scripted_server.stream(STATE, b"event: rows\ndata: {\n\n")
+    done = run(f"{scripted_server.url}/answers/7")
+    assert done.exit_code == 1
+    assert "the data of a 'rows' event is not JSON" in done.stderr
+
+
+def test_a_server_sends_no_commands_to_the_terminal(scripted_server):
+    scripted_server.json(403, '{"detail": "no\\u001b[2J\\u0007"}')
+    done = run(scripted_server.url)
+    assert done.exit_code == 1
+    assert "no\\u001b[2J\\u0007" in done.stderr
+
+
 def test_a_run_in_json_is_one_event_a_line(scripted_server):
     scripted_server.stream(STATE, delta("Hi", "p1"), event("end", {"state": "done"}, "p2"))
     done = run(f"{scripted_server.url}/answers/7", "--json")

@@ -211,12 +211,91 @@ async def test_a_get_can_be_told_not_to_come_back(client, server):
         {"params": 7},
         {"idle_timeout": 0},
         {"retry": -1},
+        {"retry": float("nan")},
+        {"idle_timeout": float("inf")},  # None waits for ever
+        {"fallback": 1e300},
     ],
     ids=str,
 )
 def test_options_that_cannot_work_are_refused_before_anything_is_tried(client, options):
     with pytest.raises(UsageError):
-        client.opened("stream", "http://h/", **options)
+        client.opened("follow", "http://h/", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("content", {"a": "secret"}),
+        ("headers", 7),
+        ("headers", "X-A: secret"),
+        ("headers", [("X-A",)]),
+        ("cookies", "a=secret"),
+        ("cookies", {"a": 7}),
+        ("token", 7),
+        ("auth", "user:secret"),
+        ("position_file", 7),
+        ("on_position", "secret"),
+        ("on_open", 7),
+        ("on_wait", 7),
+        ("random", 0.5),
+        ("random", None),
+        ("reconnect", "no"),
+        ("retry", "2"),
+        ("retry", None),
+        ("idle_timeout", "90"),
+        ("fallback", "5"),
+        ("give_up_after", "3"),
+        ("give_up_after", 1.5),
+        ("max_event_bytes", None),
+        ("envelope", 7),
+        ("client", 7),
+    ],
+)
+def test_an_option_of_another_type_is_named_and_its_value_is_not(client, name, value):
+    with pytest.raises(UsageError, match="token" if name == "token" else f"^{name}") as caught:
+        client.opened("follow", "http://h/", **{name: value})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "fits", "other"),
+    [
+        (headwater.client, httpx.AsyncClient, httpx.Client),
+        (headwater.client.sync, httpx.Client, httpx.AsyncClient),
+    ],
+)
+def test_a_client_of_the_other_kind_is_refused(module, fits, other):
+    sentence = f"^client= must be an httpx.{fits.__name__}, not {other.__name__}$"
+    with pytest.raises(UsageError, match=sentence):
+        module.stream("http://h/", client=other())
+
+
+def test_an_option_that_there_is_not_is_an_error_with_those_that_there_are(client):
+    with pytest.raises(TypeError, match=r"^there is no option retires=: there are auth, .* token$"):
+        client.opened("stream", "http://h/", retires=2)
+    with pytest.raises(TypeError, match="there is no option fallback="):
+        client.opened("stream", "http://h/", fallback=2)
+    with pytest.raises(TypeError, match="fallback, "):
+        client.opened("follow", "http://h/", retires=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PROXY", "ftp://user:secret@proxy"),
+        ("HTTPS_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+    ],
+)
+async def test_an_environment_that_cannot_be_used_is_named(client, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    monkeypatch.delenv(name.lower(), raising=False)
+    try:
+        _, error, _ = await client.messages("http://h/")
+    except UsageError as refused:
+        error = refused
+    assert name in str(error)
+    assert "secret" not in str(error)
 
 
 async def test_auth_is_what_httpx_takes_and_goes_to_the_first_host_alone(client, server):

@@ -194,15 +194,33 @@ async def test_large_rows_go_in_appends_of_a_megabyte(moved):
         ({"start": "end"}, "start='end' must be 'beginning' or 'now'"),
         ({"on_reset": "go"}, "on_reset='go' must be 'stop', 'repeat' or 'skip'"),
         ({"lease": 0}, "lease=0 must be 0.1 to 3600 seconds"),
+        ({"lease": None}, "lease=None must be 0.1 to 3600 seconds"),
         ({"batch": 0}, "batch=0 must be 1 to 10000"),
+        ({"batch": 1.5}, "batch=1.5 must be 1 to 10000"),
+        ({"item": "Entry"}, "item='Entry' must be a pydantic model or a function of a row"),
+        ({"table": Log}, "Log'>: the first argument must be a headwater.sql.Table"),
+        ({"log": "nats://log"}, "'nats://log': the second argument must be a log"),
         ({"log": MemoryLog()}, "loses its events when the process ends"),
     ],
 )
 async def test_what_cannot_be_is_refused(tmp_path, options, said):
     log = options.pop("log", None) or _log(tmp_path)
     engine = sqlite_engine(f"sqlite:///{tmp_path}/table.db")
+    table = options.pop("table", None) or Table(engine, Log)
     with pytest.raises(UsageError, match=said):
-        Relay(Table(engine, Log), log, **{"topic": "moved", **options})
+        Relay(table, log, **{"topic": "moved", **options})
+
+
+async def test_a_relay_runs_once_at_a_time(moved):
+    """Two would take it from each other for ever, with a write to the database each time."""
+    relay = moved.relay()
+    async with running(relay):
+        await moved.add("a")
+        await moved.until("a")
+        with pytest.raises(UsageError, match="relay 'moved' runs already"):
+            await relay.run()
+        await moved.add("b")
+        await moved.until("a", "b")
 
 
 async def test_a_lease_must_be_short_beside_the_time_that_keys_are_known(tmp_path):

@@ -210,6 +210,19 @@ async def test_a_text_of_any_length_is_stored_in_pieces(runs: Runs, log: Watched
     assert all(len(event.data["text"]) <= 64 * 1024 for event in events if event.name == "delta")
 
 
+async def test_pieces_are_as_small_as_the_log_wants_them() -> None:
+    """A NATS server may take less than a megabyte, and control characters take six bytes each."""
+    whole = "\0" * 20_000 + "one token" * 500
+
+    async def answer(run: Run) -> None:
+        for start in range(0, len(whole), 9):
+            await run.delta(whole[start : start + 9])
+        await run.delta(whole)
+
+    async with Runs(MemoryLog(max_event_bytes=8_000)) as runs:
+        assert text(await produce(runs, answer)) == whole * 2
+
+
 async def at_pace(take: Callable[[str], Awaitable[None]]) -> float:
     """A thousand tokens at a hundred a second. Returns the seconds that it took."""
     began = time.monotonic()

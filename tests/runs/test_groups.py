@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from headwater.eventlog import EventLog
+from headwater.errors import SourceUnavailableError
+from headwater.eventlog import EventLog, MemoryLog, Record
+from headwater.eventlog import Run as Read
 from headwater.runs import BusyError, Run, Runs
 from support.until import until
 
@@ -166,3 +168,51 @@ async def test_the_latest_run_of_a_group_is_the_one_that_began_last(runs: Runs) 
     await until(lambda: is_over(runs, second))
     found = await runs.latest("/a", "ann", "g")
     assert found is not None and (found.id, found.state) == (second, "cancelled")
+
+
+class Away(MemoryLog):
+    """A log that answers nothing for a moment, once the first run has ended."""
+
+    ended = False
+    failures = 0
+
+    async def append(self, topic: str, *args: Any, **options: Any) -> list[Record]:
+        self._check()
+        stored = await super().append(topic, *args, **options)
+        if topic.startswith("run:runs:r:") and stored[0].data["t"] == "end" and not self.ended:
+            self.ended, self.failures = True, 4
+        return stored
+
+    async def read(self, *args: Any) -> Read:
+        self._check()
+        return await super().read(*args)
+
+    def _check(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise SourceUnavailableError("the log", "it is away")
+
+
+@pytest.mark.parametrize("by_queue", [False, True])
+async def test_a_run_that_waits_outlives_an_outage_of_the_log(by_queue: bool) -> None:
+    """Its turn comes while the log is away: it begins once the log is back, and does not fail."""
+    go = asyncio.Event()
+    jobs: list[str] = []
+
+    async def first(run: Run) -> None:
+        await go.wait()
+
+    async def second(run: Run) -> None:
+        jobs.append(run.id)
+
+    async with Runs(Away()) as runs:
+        await start(runs, first, busy="queue")
+        work: dict[str, Any] = {"start": jobs.append} if by_queue else {"handler": second}
+        waits = await runs.create("/a", "ann", group="g", busy="queue", **work)
+        go.set()
+        await until(lambda: jobs == [waits.state.id])
+        if by_queue:
+            async with runs.attempt(waits.state.id):
+                pass
+        events = [one async for one in runs.follow(waits.state.id)]
+    assert [one.data for one in events] == [{"state": "done"}]

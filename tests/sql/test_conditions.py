@@ -206,6 +206,29 @@ async def test_an_append_only_table_takes_conditions_on_any_column(engine):
         await hub.close()
 
 
+@pytest.mark.parametrize("name", ["part", "ranked", "stored", "asked_0", "listed_0", "kind"])
+async def test_a_table_may_have_the_name_of_anything_in_our_statements(engine, name):
+    columns = sa.Column("id", sa.Integer, primary_key=True), sa.Column("at", sa.DateTime)
+    table = sa.Table(name, sa.MetaData(), *columns, sa.Column("size", sa.Integer))
+    track_table(table, keyed=True, filters=["size"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    source, hub, got = Table(engine, table).where(table.c.size > 5), Hub(), []
+    recent = source.within("at", timedelta(days=99_999))
+    await hub.subscribe(source, got.extend)
+    try:
+        at = START.replace(tzinfo=None)
+        await write(engine, sa.insert(table).values(id=1, size=7, at=at))
+        page = await recent.page(9)
+        await write(engine, sa.update(table).values(size=8))
+        await until(lambda: len(got) >= 2)
+        later = await recent.page(9, after=page.end)
+        assert [change.item["size"] for change in (*page.changes, got[-1])] == [7, 8]
+        assert [change.removed for change in later.changes][-1] is False
+    finally:
+        await hub.close()
+
+
 async def test_a_hundred_filters_of_one_shape_are_one_question(engine):
     table, hub = Table(engine, Log), Hub()
     got = {n: [] for n in range(100)}

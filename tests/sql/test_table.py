@@ -280,7 +280,7 @@ async def test_pages_use_an_index(engine, logs, clients, asked, selection):
         plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
         steps = [row.detail for row in plan]
     # No scan of a stored table, and no sort of its rows: only the few that were picked.
-    stored = ("logs", "clients", "headwater")
+    stored = ("logs", "clients", "headwater_tables", "headwater_removals")
     assert not [s for s in steps if s.startswith("SCAN") and any(t in s for t in stored)], steps
     wanted = {
         "all": "ix_logs_headwater_change",

@@ -17,6 +17,7 @@ from starlette.routing import Mount
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog, Topic
+from headwater.testing import LiveClient
 from headwater.web.fastapi import (
     SSE,
     EventStream,
@@ -327,6 +328,17 @@ async def test_the_same_router_in_two_applications_and_twice_in_one():
     with pytest.raises(DeclarationError, match="is included twice in one application: include it"):
         async with apps[0].router.lifespan_context(apps[0]):
             pass
+
+
+async def test_two_clients_of_a_test_run_one_application_at_once():
+    """Each with the headers of another user, say."""
+    app = FastAPI()
+    app.include_router(feature("notes", MemoryLog()))
+    async with LiveClient(app) as one:
+        async with LiveClient(app) as two, two.stream("/notes/stream") as stream:
+            await stream.next("snapshot")
+        async with one.stream("/notes/stream") as stream:
+            await stream.next("snapshot")
 
 
 async def test_mounted_under_an_application_whose_lifespan_is_the_only_one(caplog):
@@ -662,3 +674,28 @@ async def test_a_page_has_one_tag_and_one_media_type_whatever_dependencies_set()
             assert (names.count("etag"), names.count("content-type")) == (1, 1)
             assert answer.headers["content-type"] == "application/json"
             assert answer.headers["x-mine"] == "kept"
+
+
+@pytest.mark.parametrize("path", ["/notes/stream", "/ticks"])
+async def test_head_of_a_stream_has_the_headers_of_the_stream(path):
+    """Whatever dependencies set: RFC 9110, 9.3.2."""
+    app, live, log = FastAPI(), LiveRouter(), MemoryLog()
+
+    def setting(response: Response) -> None:
+        response.headers["cache-control"] = "public"
+        response.headers["content-type"] = "text/mine"
+        response.headers["x-mine"] = "kept"
+
+    @live.feed("/notes", item=Item, dependencies=[Depends(setting)])
+    async def notes() -> Source:
+        return log.topic("notes")
+
+    @live.get("/ticks", sse=True, dependencies=[Depends(setting)])
+    async def ticks(stream: EventStream) -> None:
+        await stream.send("x")
+
+    app.include_router(live)
+    async with LiveClient(app) as client, client.stream(path) as stream:
+        head = await client.http.head(path)
+        assert head.headers.raw == stream.headers.raw
+        assert head.headers["x-mine"] == "kept"

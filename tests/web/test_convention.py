@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
@@ -102,6 +104,50 @@ def test_a_permission_on_one_half_only():
 
     (line,) = breaches(app_with(declare))
     assert line == "/api/logs/stream: it asks for nothing, GET /api/logs for logs.view"
+
+
+class Slotted:
+    """Such as a dataclass with slots."""
+
+    __slots__ = ("permission",)
+
+    def __init__(self, permission: str) -> None:
+        self.permission = permission
+
+    def __call__(self) -> None: ...
+
+
+def named(permission: str) -> None: ...
+
+
+def one_of(permissions: list[str]):
+    def check() -> bool:
+        return bool(permissions)
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Slotted, partial(partial, named), lambda said: one_of([said])],
+    ids=["slots", "partial", "closure"],
+)
+@pytest.mark.parametrize("wrap", [guard, Depends])
+def test_dependencies_are_compared_by_what_they_are_made_of(make, wrap):
+    def lines(stream_permission):
+        def declare(live):
+            @live.get("/logs", dependencies=[wrap(make("logs.view"))])
+            async def rest(): ...
+
+            @live.get("/logs/stream", sse=True, dependencies=[wrap(make(stream_permission))])
+            async def stream(stream: EventStream): ...
+
+        return breaches(app_with(declare))
+
+    assert lines("logs.view") == []
+    (line,) = lines("metrics.view")
+    assert "metrics.view" in line.partition(", GET ")[0]
+    assert "logs.view" in line.partition(", GET ")[2]
 
 
 def test_a_wrong_path():

@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Response
 from pydantic import BaseModel
 
 from headwater.errors import DeclarationError, FramingError
+from headwater.testing import LiveClient
 from headwater.web.fastapi import SSE, Comment, Event, EventStream, LiveRouter
 from support.application import Application
 from support.http import request
@@ -113,6 +114,16 @@ async def test_only_streams_for_who_can_take_it(accept, status):
             assert answer.status == status
             if status == 406:
                 assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_stream_without_a_rest_twin_names_none():
+    async def handler(stream: EventStream): ...
+
+    async with LiveClient(Rig().route(handler, path="/ticks/stream").app) as client:
+        answer = await client.get("/ticks/stream", headers={"Accept": "application/json"})
+        assert answer.status_code == 406
+        assert "rest" not in answer.json()
+        assert answer.json()["detail"].endswith("only: send Accept: text/event-stream.")
 
 
 async def test_dual_answers_json_unless_a_stream_is_asked_for_by_name():

@@ -445,9 +445,14 @@ async def test_head_answers_both_halves():
         async with request(port, "/api/things", method="HEAD") as answer:
             assert answer.status == 200
             assert "etag" in answer.headers
+            length = answer.headers["content-length"]
+        async with request(port, "/api/things") as answer:
+            assert answer.headers["content-length"] == length
         async with request(port, "/api/things/stream", method="HEAD") as answer:
             assert answer.status == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
+            # RFC 9110, 8.6: it is that of the answer to GET, or left out.
+            assert "content-length" not in answer.headers
         assert rig.live.stats.opened == 0
 
 

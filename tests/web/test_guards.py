@@ -22,6 +22,7 @@ from starlette.requests import HTTPConnection
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
 from headwater.runs import Run, Runs
+from headwater.testing import LiveClient
 from headwater.web.fastapi import SSE, EventStream, GuardedRoute, LiveRouter, Source, guard
 from support.http import request
 from support.server import serving
@@ -78,6 +79,25 @@ def test_what_makes_guards_must_make_one(made):
     live = LiveRouter(requires=lambda permission: made)
     with pytest.raises(DeclarationError, match="of 'notes.view': return guard"):
         live.feed("/notes", item=Item, requires="notes.view")
+
+
+async def test_a_permission_that_a_dependency_checks_comes_before_the_body():
+    """Otherwise 422 tells a stranger that the route is there, and what it takes."""
+
+    def ann(request: Request) -> None:
+        if request.headers.get("x-user") != "ann":
+            raise HTTPException(403)
+
+    app, live = FastAPI(), LiveRouter(requires=lambda permission: Depends(ann))
+
+    @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann", requires="runs.start")
+    async def run(run: Run, asked: Item) -> None: ...
+
+    app.include_router(live)
+    async with LiveClient(app) as client:
+        for who, status in (("eve", 403), ("ann", 422)):
+            sent = {"X-User": who, "Content-Type": "application/json"}
+            assert (await client.post("/runs", headers=sent, content="{")).status_code == status
 
 
 @pytest.mark.parametrize("given", [only("ann"), [lambda: None], "ann"])

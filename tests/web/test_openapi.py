@@ -12,7 +12,7 @@ from pydantic import BaseModel, create_model
 
 from headwater.eventlog import MemoryLog
 from headwater.runs import Run, Runs
-from headwater.web.fastapi import EventStream, LiveRouter, Source
+from headwater.web.fastapi import SSE, EventStream, LiveRouter, Source
 from support.application import Application
 
 
@@ -79,6 +79,31 @@ def test_feeds_with_an_id_of_their_own_or_with_one_event_name():
     ids = [each["operationId"] for path in document["paths"].values() for each in path.values()]
     assert len(ids) == len(set(ids)) == 4
     assert {"things", "things_stream"} <= set(ids)
+
+
+@pytest.mark.parametrize("kind", ["only", "dual", "manual"])
+def test_what_a_streaming_route_refuses_is_described_as_it_is_answered(kind):
+    app, live = FastAPI(), LiveRouter()
+
+    @live.post("/chat", sse=SSE(kind=kind))
+    async def chat(asked: Item, stream: EventStream | None) -> None: ...
+
+    app.include_router(live)
+    refused = app.openapi()["paths"]["/chat"]["post"]["responses"]["422"]
+    assert list(refused["content"]) == ["application/problem+json"]
+
+
+def test_errors_of_a_stream_that_the_application_describes_are_json():
+    app, live = installed()
+
+    @live.feed("/f", item=Item, responses={404: {"model": Item}, "default": {"model": Item}})
+    async def f() -> Source: ...
+
+    for path in ("/f", "/f/stream"):
+        responses = described(app)["paths"][path]["get"]["responses"]
+        for status in ("404", "default"):
+            schema = {"$ref": "#/components/schemas/Item"}
+            assert responses[status]["content"] == {"application/json": {"schema": schema}}
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route

@@ -473,7 +473,7 @@ async def test_a_queue_gets_the_id_and_its_worker_the_input():
                 await producer.send("progress", 1)
             events = told(await stream.rest())
             assert [name for name, _ in events] == ["run", "progress", "end"]
-            assert events[0][1]["state"] == "running"
+            assert events[0][1] == {**run, "state": "running", "attempt": 1}, "as `GET` gives it"
         async with rig.runs.attempt(other) as producer:
             assert producer.input == {"text": ""}, "the body, where the function returns None"
 

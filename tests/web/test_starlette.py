@@ -16,6 +16,7 @@ from starlette.routing import Mount
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
+from headwater.testing import LiveClient
 from headwater.web.starlette import SSE, EventStream, LiveRoutes, Source, identify
 from support.http import request
 from support.server import serving
@@ -146,6 +147,26 @@ async def test_a_stream_ends_when_its_guard_refuses(path):
         await rig.live.recheck("user:ann")
         (last,) = await answer.rest()
         assert (last.event, json.loads(last.data)) == ("error", {"status": 403})
+
+
+@pytest.mark.parametrize("kind", ["only", "dual", "manual"])
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_a_function_that_returns_what_it_was_to_send(kind, accept):
+    """The client would get an empty stream or a 406, and the value would be lost."""
+    live = LiveRoutes()
+
+    @live.stream("/ticks", sse=SSE(kind=kind))
+    async def ticks(_: Request, stream: EventStream | None) -> dict[str, int]:
+        return {"n": 1}
+
+    app = Starlette(routes=live.routes, lifespan=live.lifespan)
+    async with LiveClient(app) as client:
+        asked = client.get("/ticks", headers={"Accept": accept})
+        if (kind, accept) == ("only", "application/json"):
+            assert (await asked).status_code == 406
+        else:
+            with pytest.raises(DeclarationError, match="/ticks: its function returned dict"):
+                await asked
 
 
 def test_what_cannot_work_is_refused_where_it_is_declared():

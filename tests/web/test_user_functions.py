@@ -16,6 +16,7 @@ from typing_extensions import TypeAliasType
 
 from headwater.errors import DeclarationError
 from headwater.eventlog import MemoryLog
+from headwater.testing import LiveClient
 from headwater.web.fastapi import EventStream, GuardedRoute, LiveRouter, Source, guard
 from headwater.web.starlette import LiveRoutes
 from support.http import request
@@ -210,6 +211,9 @@ def test_parameters_that_keep_paging_from_the_query_are_refused_when_declared():
     def default(size: int = Query(3, alias="after")) -> Source:
         return log.topic("notes")
 
+    def validated(size: Annotated[int, Query(validation_alias="before")] = 3) -> Source:
+        return log.topic("notes")
+
     def positional(level: int, /) -> Source:
         return log.topic("notes")
 
@@ -227,6 +231,7 @@ def test_parameters_that_keep_paging_from_the_query_are_refused_when_declared():
         (model, "its handler may not have Paged with a field 'limit'"),
         (alias, "may not have a parameter 'limit'"),
         (default, "may not have a parameter 'after'"),
+        (validated, "may not have a parameter 'before'"),
         (positional, "'level' is positional only"),
         (dependency, r"its dependency page\(\) may not have a parameter 'limit'"),
         (instance, r"its dependency Window\(\) may not have a parameter 'before'"),
@@ -248,6 +253,19 @@ def test_parameters_that_keep_paging_from_the_query_are_refused_when_declared():
         return log.topic("notes")
 
     live.feed("/notes/{after}", item=Item)(elsewhere)
+
+
+async def test_a_plain_function_may_name_its_parameters_as_it_likes():
+    """FastAPI runs it in a thread by a function with a parameter ``func``."""
+    app, live, log = FastAPI(), LiveRouter(), MemoryLog()
+
+    @live.feed("/sums", item=Item)
+    def sums(func: str) -> Source:
+        return log.topic(func)
+
+    app.include_router(live)
+    async with LiveClient(app) as client:
+        assert (await client.get("/sums?func=avg")).status_code == 200
 
 
 class Timed(APIRoute):

@@ -11,6 +11,7 @@ const POLLS = { first: 500, most: 60_000 };
 const WAIT = 25;
 const ANSWERS_WITHIN = 10_000;
 const BETWEEN_POLLS = 3_000;
+const HELD = 900; // a poll that took longer was held back
 const GLIMPSE = { time: 700, pause: 400 };
 // A timer that is this late means that the machine slept; hidden tabs are late by a minute at most.
 const SLEPT = 120_000;
@@ -92,7 +93,9 @@ export class Connection {
       if (REFUSALS.has(end.status)) return this.#stopAt("refused", end.status);
       // A line that just died is shown as stale until a new one has failed too.
       if (this.state !== "stale" || !lived) this.#tell("reconnecting");
-      await pause(end.wait ?? backOff(misses), signal);
+      // What the server asks for, and some more: it may ask for nothing each time.
+      const more = backOff(misses);
+      await pause(end.wait === undefined ? more : end.wait + more / 10, signal);
     }
   }
 
@@ -148,7 +151,12 @@ export class Connection {
     const until = Date.now() + time;
     let answer = { status: 200 };
     while (answer.status === 200 && !signal.aborted && Date.now() < until) {
-      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - Date.now()) / 1_000)));
+      const { position } = this;
+      const began = Date.now();
+      answer = await this.#ask(signal, Math.min(WAIT, Math.ceil((until - began) / 1_000)));
+      // Not every server holds a poll back.
+      const held = Date.now() - began > HELD || this.position !== position;
+      if (!held) await pause(BETWEEN_POLLS, signal);
     }
     return answer;
   }

@@ -1,6 +1,7 @@
 /** One feed as a page follows it: callbacks, an iterator, a live Map or a bounded list. */
 
 import { Connection, itemsOf, parsed } from "./connection.js";
+import { checked, headersOf, report } from "./options.js";
 import { Tabs } from "./tabs.js";
 import { View } from "./view.js";
 import { locks } from "./waiting.js";
@@ -10,7 +11,7 @@ const SEEN = 1_000; // positions that are remembered, to drop what comes twice
 const KEPT = 1_000; // items that a tab which joins is shown
 const QUEUE = 1_000; // changes that wait for an iterator; then the connection rests
 const FRAME = 16; // milliseconds that changes are collected for `onChange`
-const CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent", "onChange"];
+const CALLBACKS = ["onSnapshot", "onItem", "onRemoved", "onReset", "onEvent"];
 
 export class Follow {
   #options;
@@ -29,14 +30,15 @@ export class Follow {
   #flush = null;
   #asking = null; // the sign-in that is asked for
 
-  constructor(url, options = {}, { keep, list } = {}) {
+  constructor(url, options, { keep, list } = {}) {
     this.#options = options;
     const callbacks = CALLBACKS.some((name) => options[name]);
     const plain = !options.headers && !options.method && !options.body && !options.fetch;
     const alone = options.after || options.resume || !plain || !(callbacks || keep);
     const tabs = options.tabs ?? !alone;
     const spec = (this.#spec = specOf(url, options, !plain));
-    this.#view = keep || tabs ? new View(options.key ?? "id", keep ?? KEPT) : null;
+    const key = typeof options.key === "function" ? (item) => this.#call("key", item) : options.key;
+    this.#view = keep || tabs ? new View(key ?? "id", keep ?? KEPT) : null;
     this.#list = list;
     this.#connection = new Connection(spec, (message) =>
       this.#tabs ? this.#tabs.lead(message) : this.#take(message),
@@ -115,7 +117,13 @@ export class Follow {
 
   async #begin() {
     const { after = null, resume } = this.#options;
-    this.#connection.position = (resume ? await stored(resume).get() : null) ?? after;
+    let kept = null;
+    try {
+      if (resume) kept = await stored(resume).get();
+    } catch (error) {
+      report(error);
+    }
+    this.#connection.position = kept ?? after;
     if (!this.#closed.signal.aborted) this.#wake();
   }
 
@@ -270,7 +278,7 @@ export class Follow {
 
   #call(name, ...given) {
     try {
-      this.#options[name]?.(...given);
+      return this.#options[name]?.(...given);
     } catch (error) {
       report(error);
     }
@@ -278,30 +286,38 @@ export class Follow {
 
   #store() {
     const { resume } = this.#options;
-    if (resume) stored(resume).set(this.position);
+    try {
+      if (resume) stored(resume).set(this.position);
+    } catch (error) {
+      report(error);
+    }
   }
 }
 
 /** A feed whose items are a live Map by key: `items`. */
 export function keyed(url, options) {
-  return new Follow(url, options, { keep: Infinity });
+  return new Follow(url, checked("keyed", options), { keep: Infinity });
 }
 
 /** An append-only feed whose newest items are an array: `items`, at most `keep` of them. */
 export function list(url, options) {
-  return new Follow(url, options, { keep: options?.keep ?? 1_000, list: true });
+  const { keep = 1_000 } = checked("list", options);
+  if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
+  return new Follow(url, options ?? {}, { keep, list: true });
 }
 
 /** Follows a feed, given the address of either half; `rest: false` for any other event stream. */
 export function follow(url, options) {
-  return new Follow(url, options);
+  return new Follow(url, checked("follow", options));
 }
 
 /** How a feed is asked: the addresses of its halves, and the names of its events. */
 function specOf(url, options, fetches) {
   const { credentials = "same-origin", method, body, EventSource = globalThis.EventSource } = options;
   const given = addressed(url);
-  if (typeof options.headers !== "function") new Headers(options.headers); // TypeError for what is none
+  const sent = typeof options.headers === "function" ? undefined : options.headers;
+  // TypeError for what `fetch` would refuse at each connection.
+  new Request(fetches ? given : "http://localhost/", { headers: sent, method, credentials, body: body && "" });
   const [path, stream] = given.pathname.split(/(\/stream)$/);
   const isFeed = options.rest !== false;
   const half = (pathname, parameters) => {
@@ -332,7 +348,7 @@ function specOf(url, options, fetches) {
       }),
     rest: isFeed ? (position, wait) => half(path, { after: position, wait: position && wait }) : null,
     async ask(address, isStream, signal, position) {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", isStream ? "text/event-stream" : "application/json");
       if (isStream && position && spec.fetches) headers.set("Last-Event-ID", inUtf8(position));
       const how = isStream && fetches ? { method, body } : {};
@@ -349,15 +365,17 @@ function inUtf8(text) {
 }
 
 /** A relative address becomes a whole one; TypeError for what is none. */
-function addressed(url) {
+export function addressed(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href; // Node has none, a worker the latter
   try {
-    const given = new URL(url, globalThis.document?.baseURI);
+    const given = new URL(url, base);
     // `undefined` would be the page "undefined" beside this one.
     if (url && /^(string|object)$/.test(typeof url) && /^https?:$/.test(given.protocol)) return given;
   } catch {
     // As it is said below.
   }
-  throw new TypeError(`${url} is no address of a feed, such as "/api/logs"`);
+  const example = `${base ? "" : "http://localhost:8000"}/api/logs`;
+  throw new TypeError(`${url} is no address of a feed, such as "${example}"`);
 }
 
 /** Where a position is kept: the name of an entry of sessionStorage, or {get, set}. */
@@ -368,5 +386,3 @@ function stored(resume) {
     set: (position) => position && sessionStorage.setItem(resume, position),
   };
 }
-
-const report = (error) => (globalThis.reportError ?? console.error)(error);

@@ -1,13 +1,15 @@
 /** One run: its output so far, and how it ended. */
 
-import { follow } from "./follow.js";
+import { addressed, Follow } from "./follow.js";
+import { checked, headersOf } from "./options.js";
 
 /** Follows a run, given its address; `after` and the other options are as for `follow`. */
-export function followRun(url, { onChange, onEvent, onState, ...options } = {}) {
-  const address = new URL(url, globalThis.document?.baseURI);
+export function followRun(url, given) {
+  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   // By fetch: an EventSource hears only the names of events that it is told before.
-  const ask = options.fetch ?? ((...given) => fetch(...given));
+  const ask = options.fetch ?? ((...asked) => fetch(...asked));
   let resolve, reject;
   const ended = new Promise((...both) => ([resolve, reject] = both));
   ended.catch(() => {}); // an application that does not wait for it is not troubled
@@ -23,7 +25,7 @@ export function followRun(url, { onChange, onEvent, onState, ...options } = {}) 
     feed.close();
     address.pathname = path;
     try {
-      const headers = new Headers(await (options.headers?.call?.() ?? options.headers));
+      const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
       const answer = await ask(address.href, { headers, credentials, cache: "no-store" });
@@ -36,7 +38,7 @@ export function followRun(url, { onChange, onEvent, onState, ...options } = {}) 
   }
 
   address.pathname = `${path}/stream`;
-  const feed = follow(address.href, {
+  const feed = new Follow(address.href, {
     ...options,
     rest: false,
     tabs: false,

@@ -2,6 +2,8 @@
 
 // Milliseconds: soon enough for a restart, at most 10 s after a long outage.
 const BACK_OFF = { first: 500, most: 10_000 };
+// A longer timer would end at once.
+const LONGEST = 2 ** 31 - 1;
 // HTTP/1.1 allows six connections to a host over all tabs. One stays free for requests.
 const SLOTS = 5;
 
@@ -22,7 +24,7 @@ export function pause(milliseconds, signal) {
       signal.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, milliseconds);
+    const timer = setTimeout(done, Math.min(milliseconds, LONGEST));
     signal.addEventListener("abort", done);
   });
 }

@@ -1,7 +1,7 @@
 /** A feed is followed exactly, whatever the line between does. */
 
-import { test as base, expect, vi } from "vitest";
-import { follow, keyed, list } from "../headwater.js";
+import { describe, test as base, expect, vi } from "vitest";
+import { follow, followRun, keyed, list } from "../headwater.js";
 import { numbers, serving, until } from "./server.js";
 
 /** Each test has a server of its own, and `followed`, which follows a feed and notes everything. */
@@ -396,8 +396,124 @@ test("by fetch a position is sent in UTF-8, as EventSource sends it", async ({ s
   expect(Buffer.from(headers["last-event-id"], "latin1").toString()).toBe("Grüße, 世界");
 });
 
-test("headers that cannot be sent are refused at once", () => {
-  expect(() => follow("http://localhost/api/logs", { headers: { "X-Name": "世界" } })).toThrow(TypeError);
+test.concurrent("by fetch: a server that says not to wait, and ends each stream, is asked less and less often", async ({ server, followed }) => {
+  server.answers = Array(200).fill(503);
+  const seen = followed({ headers: HEADERS });
+  await until(() => server.requests.length >= 5);
+  const first = Date.now();
+  await until(() => server.requests.length >= 10);
+  expect(Date.now() - first).toBeGreaterThan(500);
+  seen.feed.close();
+});
+
+test.concurrent("by fetch: a wait that no timer can have is a long one", async ({ server, open }) => {
+  server.retry = "9".repeat(14);
+  server.add(...numbers(1));
+  const feed = open(follow(`${server.url}/stream`, { headers: HEADERS, rest: false, onEvent() {} }));
+  await until(() => feed.state === "live");
+  for (const response of server.streams) server.end(response, "");
+  await until(() => feed.state === "reconnecting");
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  expect(server.requests.length).toBe(1);
+});
+
+test.concurrent("a server that does not hold polls back is not asked all the time", async ({ server, followed }) => {
+  server.silent = true;
+  server.holds = false;
+  server.add(...numbers(1));
+  const seen = followed();
+  await until(() => seen.feed.state === "polling" && seen.numbers.length === 1);
+  const asked = server.requests.length;
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(server.requests.length - asked).toBeLessThan(4);
+});
+
+describe("an error of the caller's own function is reported, and the feed goes on:", () => {
+  const fails = () => {
+    throw new Error("mine");
+  };
+  test.each([
+    ["key", { key: fails }, keyed],
+    ["resume.get", { resume: { get: fails, set() {} } }, follow],
+    ["resume.get, later", { resume: { get: async () => fails(), set() {} } }, follow],
+    ["resume.set", { resume: { get() {}, set: fails } }, follow],
+  ])("%s", async (_, options, called) => {
+    const server = await serving();
+    const reported = vi.fn();
+    vi.stubGlobal("reportError", reported);
+    const got = [];
+    const feed = called(server.url, { onItem: ({ n }) => got.push(n), headers: HEADERS, ...options });
+    try {
+      server.add(...numbers(1));
+      await until(() => feed.state === "live");
+      server.add(...numbers(2, 1));
+      await until(() => got.length === 2);
+      expect(server.requests.length).toBe(1);
+      expect(reported).toHaveBeenCalledWith(new Error("mine"));
+    } finally {
+      feed.close();
+      vi.unstubAllGlobals();
+      await server.stop();
+    }
+  });
+
+  test("headers", async ({ server, open }) => {
+    const reported = vi.fn();
+    vi.stubGlobal("reportError", reported);
+    let tries = 0;
+    const headers = () => ((tries += 1) === 1 ? fails() : HEADERS);
+    const feed = open(follow(server.url, { headers, onItem() {} }));
+    await until(() => feed.state === "live");
+    vi.unstubAllGlobals();
+    expect(reported).toHaveBeenCalledExactlyOnceWith(new Error("mine"));
+  });
+});
+
+test.each([
+  { headers: { "X-Name": "世界" } },
+  { method: "GE T" },
+  { body: "{}" }, // no GET has one
+  { credentials: "all" },
+])("what fetch would refuse at each connection is refused at once: %o", (options) => {
+  expect(() => follow("http://localhost/api/logs", options)).toThrow(TypeError);
+});
+
+test.each([
+  [follow, { onItm() {} }, /^follow has no option onItm: it has onSnapshot, onItem, .*EventSource\. /],
+  [follow, { level: "error" }, /level.* is part of its address, as in "\/api\/logs\?level=error"$/],
+  [follow, { onChange() {} }, /^follow has no option onChange/],
+  [keyed, { keep: 5 }, /^keyed has no option keep: .*onChange/],
+  [list, { onitem() {} }, /^list has no option onitem: .*onChange, keep/],
+  [followRun, { onItem() {} }, /^followRun has no option onItem: it has onChange, onEvent/],
+  [follow, { onItem: "show" }, "follow: the option onItem is of type string, and must be of type function"],
+  [follow, { after: 7 }, "follow: the option after is of type number, and must be of type string"],
+  [follow, { events: "progress" }, "must be of type array"],
+  [follow, () => {}, "follow: the options are no object"],
+  [list, { keep: 0 }, "keep is 0, and must be 1 or more"],
+  [list, { keep: "many" }, "must be of type number"],
+])("what is no option, or has another type, is named: %o %o", (called, options, sentence) => {
+  expect(() => called("http://localhost/api/logs", options)).toThrow(sentence);
+});
+
+test("options that are undefined or null are not given", ({ open, server }) => {
+  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null }));
+  open(list(server.url, null));
+});
+
+test("where nothing says what a path belongs to, the error gives a whole address", () => {
+  for (const called of [follow, followRun]) {
+    expect(() => called("/api/logs")).toThrow('such as "http://localhost:8000/api/logs"');
+  }
+});
+
+test("in a worker a path belongs to the address of the worker", async ({ server, open }) => {
+  globalThis.location = new URL("/worker.js", server.url);
+  try {
+    const feed = open(follow("/ticks", { onItem() {} }));
+    await until(() => feed.state === "live");
+  } finally {
+    delete globalThis.location;
+  }
 });
 
 test.each([undefined, null, "", 7, "ftp://localhost/api/logs", "http://", "javascript:alert(1)"])(

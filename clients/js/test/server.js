@@ -17,6 +17,7 @@ class Feed {
   silent = false; // streams are accepted, and nothing is sent on them
   status = null; // every request gets this one
   retry = 10;
+  holds = true; // polls wait for news
   wrap = (content) => content; // what is put around pages, items and removals
   #server = createServer((request, response) => this.#answer(request, response));
   #port = 0;
@@ -119,7 +120,7 @@ class Feed {
   #rest(response, after, gone, wait) {
     const send = (status, body) => response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(body));
     if (gone) return send(410, { reason: "expired" });
-    const until = Date.now() + Number(wait ?? 0) * 1_000;
+    const until = Date.now() + (this.holds ? Number(wait ?? 0) * 1_000 : 0);
     const look = () => {
       const page = this.page(after);
       if (page.position !== after || Date.now() >= until) return send(200, this.wrap(page));

@@ -13,8 +13,10 @@ from mcp.server.streamable_http import EventCallback
 
 from headwater.eventlog import START, Offset
 
-# Characters of a message in one record. Also in UTF-8 they are below an event's limit of 1 MiB.
-_PIECE = 200_000
+# Characters of a message in one record, and bytes of JSON for one, at most.
+_PIECE, _WIDEST = 200_000, 4
+# Bytes of a record beside its piece.
+_ENVELOPE = 4096
 
 # What a session may hold in memory while the log is away.
 _MAX_PENDING_EVENTS = 1_000
@@ -37,15 +39,17 @@ class Event:
     text: str | None
     stored: Offset | None = None
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self, max_bytes: int) -> Iterator[dict[str, Any]]:
+        """Its records, each of which has at most so many bytes of JSON."""
+        piece = max(1, min(_PIECE, (max_bytes - _ENVELOPE) // _WIDEST))
         record = {"n": self.number, "stream": self.stream}
         if self.text is None:
             yield record
             return
-        pieces = range(0, len(self.text), _PIECE)
+        pieces = range(0, len(self.text), piece)
         for index, begin in enumerate(pieces):
             left = {"left": len(pieces) - 1 - index} if len(pieces) > 1 else {}
-            yield record | left | {"text": self.text[begin : begin + _PIECE]}
+            yield record | left | {"text": self.text[begin : begin + piece]}
 
 
 @dataclass(slots=True)
@@ -62,14 +66,6 @@ class Cursor:
     stream: str
 
 
-@dataclass(slots=True)
-class Resumed:
-    """A stream that was replayed, but that the SDK has not registered yet."""
-
-    cursor: Cursor
-    send: EventCallback
-
-
 @dataclass(slots=True, eq=False)
 class Session:
     """One session's events.
@@ -79,7 +75,7 @@ class Session:
         count: the number of the latest event.
         stored: the offset of the latest event in the log.
         pending: the events that are not in the log yet.
-        resumed: streams between their replay and their priming event.
+        resumed: streams between their replay, which ended at a cursor, and their priming event.
         resumed_at: when the latest resumed stream got its priming event, by the loop's clock; None
             if the next message need not wait for it.
         untrimmed: records that were appended since the topic was trimmed.
@@ -92,7 +88,7 @@ class Session:
     stored: Offset = START
     pending: deque[Event] = field(default_factory=deque)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    resumed: dict[str, Resumed] = field(default_factory=dict)
+    resumed: dict[str, tuple[Cursor, EventCallback]] = field(default_factory=dict)
     resumed_at: float | None = None
     untrimmed: int = 0
     announced: float | None = None

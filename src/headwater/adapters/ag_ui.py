@@ -10,7 +10,7 @@ that says how the run ended: ``RUN_FINISHED`` or ``RUN_ERROR``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from headwater.adapters._joined import joined
@@ -54,7 +54,16 @@ _PARTS = {
 _CLOSES = {end: member for member, end in _PARTS.values()}
 
 # Events that a producer sends often, with their text member. Text messages go by ``run.delta``.
-_JOINED = {"REASONING_MESSAGE_CONTENT": "delta", "TOOL_CALL_ARGS": "delta"}
+_JOINED = dict.fromkeys(
+    (
+        *("REASONING_MESSAGE_CONTENT", "REASONING_MESSAGE_CHUNK"),
+        *("TOOL_CALL_ARGS", "TOOL_CALL_CHUNK"),
+    ),
+    "delta",
+)
+
+# Events that may come between the chunks of one message.
+_BESIDE = {"RAW", "ACTIVITY_SNAPSHOT", "ACTIVITY_DELTA", "REASONING_ENCRYPTED_VALUE"}
 
 
 class Request(Protocol):
@@ -126,7 +135,7 @@ async def send(run: Run, events: AsyncIterable[Any]) -> None:
     ``RUN_ERROR``, so that the run fails, and UsageError.
     """
     text: str | None = None
-    async for event in joined(events, _JOINED):
+    async for event in _without_chunks(joined(events, _JOINED)):
         kind = event["type"]
         delta = event.get("delta") if kind == "TEXT_MESSAGE_CONTENT" else None
         if isinstance(delta, str) and text is not None and event.get("messageId") == text:
@@ -139,10 +148,33 @@ async def send(run: Run, events: AsyncIterable[Any]) -> None:
             text = None
         elif kind == "RUN_ERROR":
             raise RunFailed(str(event.get("message") or _FAILED))
-        if kind == "RUN_FINISHED":
+        elif kind == "RUN_FINISHED":
             await run.result(event.get("result"))
-        elif kind != "RUN_STARTED":
+        if kind != "RUN_STARTED":
             await run.send(EVENT, event)
+
+
+async def _without_chunks(events: AsyncIterable[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """The events, with a start and an end of each text message that comes as chunks."""
+    message: str | None = None
+    async for event in events:
+        is_chunk = event["type"] == "TEXT_MESSAGE_CHUNK"
+        named = event.get("messageId", message) if is_chunk else None
+        if message is not None and message != named and event["type"] not in _BESIDE:
+            yield {"type": "TEXT_MESSAGE_END", "messageId": message}
+            message = None
+        if named is None:
+            yield event
+            continue
+        both = {**event, "messageId": named}
+        delta = both.pop("delta", None)
+        if message is None:
+            message = named
+            yield {"role": "assistant", **both, "type": "TEXT_MESSAGE_START"}
+        if delta:
+            yield {**both, "type": "TEXT_MESSAGE_CONTENT", "delta": delta}
+    if message is not None:
+        yield {"type": "TEXT_MESSAGE_END", "messageId": message}
 
 
 def _start_of(given: Any, request: Request) -> Iterator[Frame]:
@@ -173,6 +205,7 @@ class _Events(Translation):
         super().__init__(own_id)
         self._names = {"threadId": thread_id, "runId": run_id}
         self.before: Sequence[Frame] = ()
+        self._finish: Mapping[str, Any] = {}
 
     def begin(self) -> Iterator[Frame]:
         yield {"type": "RUN_STARTED", **self._names}
@@ -194,6 +227,10 @@ class _Events(Translation):
 
     def _take_event(self, event: Mapping[str, Any]) -> Iterator[Frame]:
         kind = str(event.get("type"))
+        if kind == "RUN_FINISHED":
+            # It is sent when the run has ended as `done`: its outcome may be an interrupt.
+            self._finish = event
+            return
         if self._own:
             yield from self._close()
         if kind in _PARTS:
@@ -213,7 +250,7 @@ class _Events(Translation):
         yield from self._close()
         if state.state == "done":
             result = {} if state.result is None else {"result": state.result}
-            yield {"type": "RUN_FINISHED", **self._names, **result}
+            yield {**self._finish, "type": "RUN_FINISHED", **self._names, **result}
         elif state.state == "cancelled":
             yield {"type": "RUN_FINISHED", **self._names, "outcome": {"type": "cancelled"}}
         else:

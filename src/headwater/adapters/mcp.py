@@ -42,7 +42,7 @@ except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("mcp", "mcp") from error
 
 from headwater.adapters._mcp_scope import SessionScope, session_key
-from headwater.adapters._mcp_session import Cursor, Event, Resumed, Session
+from headwater.adapters._mcp_session import Cursor, Event, Session
 
 __all__ = ["EventStore", "SessionScope"]
 
@@ -140,9 +140,10 @@ class EventStore(SdkEventStore):
         await self._flush(session)
         if message is None and (resumed := session.resumed.pop(stream_id, None)) is not None:
             # The SDK stores this priming event between the replay and the live messages.
-            await self._replay(session, resumed.cursor, resumed.send)
+            cursor, send = resumed
+            await self._replay(session, cursor, send)
             session.resumed_at = asyncio.get_running_loop().time()
-            return session.id_of(resumed.cursor)
+            return session.id_of(cursor)
         if message is not None and session.resumed_at is not None:
             since = asyncio.get_running_loop().time() - session.resumed_at
             session.resumed_at = None
@@ -164,7 +165,7 @@ class EventStore(SdkEventStore):
         except (TimeoutError, SourceUnavailableError) as error:
             _log.warning("an MCP stream could not be resumed; its client may try again: %s", error)
             return None
-        session.resumed[cursor.stream] = Resumed(cursor, send_callback)
+        session.resumed[cursor.stream] = (cursor, send_callback)
         while len(session.resumed) > _MAX_RESUMED:
             del session.resumed[next(iter(session.resumed))]
         return cursor.stream
@@ -252,7 +253,7 @@ class EventStore(SdkEventStore):
             batch: list[dict[str, Any]] = []
             last: list[tuple[Event, int]] = []
             for event in session.pending:
-                records = list(event.records())
+                records = list(event.records(self._log.max_event_bytes))
                 if batch and len(batch) + len(records) > self._log.capabilities.max_batch:
                     break
                 batch += records

@@ -117,7 +117,12 @@ def create_app(
     app.router.routes += [Pages("console"), Pages("reference", "/docs")]
     # A request passes first through the middleware that was added last.
     app.add_middleware(OwnCookies, names=(COOKIE, auth.DEVICE))
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, less=_SMALL_BODIES)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        less=_SMALL_BODIES,
+        writes=lambda: app.state.backend.writes,
+    )
     if settings.allowed_origins:
         app.add_middleware(
             AllowedOrigins,

@@ -81,7 +81,9 @@ class Cleanup:
                 max_age=_KEEP_ACCESS_CHANGES, column="created_at", grace=grace
             ),
             "metrics": lambda: self._backend.log.trim(max_age=metrics),
-            "idle clients": lambda: self._remove_idle(activity),
+            "idle clients": lambda: self._backend.database.delete_in_steps(
+                ClientActivity, ClientActivity.last_activity_at < utc_now() - activity
+            ),
             "removals of clients": lambda: tables.activity.trim(max_age=activity, grace=grace),
             "former links": lambda: self._former_links(activity, grace),
             "former keys of satellites": self._backend.satellites.remove_expired_keys,
@@ -117,8 +119,3 @@ class Cleanup:
         tables = self._backend.tables
         for query in (tables.clients, tables.teams, tables.satellites):
             await query.trim(max_age=longest, grace=grace)
-
-    async def _remove_idle(self, longest: timedelta) -> None:
-        await self._backend.database.delete_in_steps(
-            ClientActivity, ClientActivity.last_activity_at < utc_now() - longest
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -20,6 +21,10 @@ _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066
 _OF_LINES = frozenset({"exception", "stack"})
 # These log much that is of no use to an operator.
 _QUIET = {"aiosqlite": logging.WARNING, "uvicorn.access": logging.WARNING}
+# Seconds for which a message of requests is not logged again: while the database is away each of
+# them has it.
+_AGAIN = 1.0
+_MOST_KNOWN = 100
 
 
 def set_up_logging(level: str = "info", form: str = "auto") -> None:
@@ -71,11 +76,32 @@ def set_up_logging(level: str = "info", form: str = "auto") -> None:
             ],
         )
     )
+    handler.addFilter(_Repeated("headwater.web"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(least)
+
+
+class _Repeated(logging.Filter):
+    """Leaves out a message of some loggers that was logged within the last second."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Two errors with one message have different tracebacks.
+        if record.exc_info or not super().filter(record):
+            return True
+        now, message = time.monotonic(), record.getMessage()
+        if now - self._logged.get(message, -_AGAIN) < _AGAIN:
+            return False
+        if len(self._logged) >= _MOST_KNOWN:
+            self._logged.clear()
+        self._logged[message] = now
+        return True
 
 
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

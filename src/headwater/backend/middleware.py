@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,7 +14,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headwater.backend.auth.dependencies import authenticate_again
 from headwater.backend.metrics import Measures
+from headwater.backend.problems import too_many
+from headwater.backend.throttle import Writes
+from headwater.web._addresses import network_of
+from headwater.web._identity import subjects
 from headwater.web.problems import Problem, internal_problem, problem_response
 
 logger = structlog.stdlib.get_logger("headwater.access")
@@ -25,6 +31,11 @@ CONTENT_POLICY = (
     "frame-ancestors 'none'"
 )
 
+# Largest bodies of one caller that are held at once.
+_MOST_HELD = 16
+# Seconds for which what was decided of a caller holds while the body comes.
+_SLOW = 0.5
+
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -34,41 +45,69 @@ _HEADERS = [
 
 
 class BodyLimit:
-    """Answers a request with 413 when the application reads a body over the limit.
+    """Bounds what the application reads of requests' bodies.
 
-    So a caller without the permission gets 401 or 403 first. A body without Content-Length is
-    counted while it arrives.
+    A body over the limit is answered 413. A caller of whom too many bytes come, or are held, gets
+    429. A caller without the permission gets 401 or 403 first, as nothing is read of theirs. A body
+    without Content-Length is counted while it arrives. After a slow body the caller's rights are
+    asked again, as they may have ended meanwhile.
 
     Arguments:
         limit: the largest body, in bytes.
         less: smaller limits, by path.
+        writes: a long body counts there like several requests.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, less: Mapping[str, int]) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: int, less: Mapping[str, int], writes: Callable[[], Writes]
+    ) -> None:
         self._app = app
         self._limit = limit
         self._less = less
+        self._writes = writes
+        # Bytes of bodies whose requests are not answered yet, by caller.
+        self._held: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit = min(self._limit, self._less.get(scope["path"], self._limit))
-        declared = _content_length(scope)
-        taken = 0
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        caller, taken = "", 0
+        began = time.monotonic()
 
         async def bounded() -> Message:
-            nonlocal taken
-            if declared is not None and declared > limit:
+            nonlocal caller, taken
+            if declared.isdigit() and int(declared) > limit:
                 raise _too_large(limit)
             message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
+            if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+                caller = caller or _caller(scope)
+                before, taken = taken, taken + size
+                self._held[caller] += size
                 if taken > limit:
                     raise _too_large(limit)
+                if self._held[caller] > _MOST_HELD * self._limit:
+                    raise too_many("Too many long requests of yours are under way; wait.", 1)
+                self._writes().check_body(caller, before, taken)
+            if time.monotonic() - began > _SLOW:
+                authenticate_again(scope)
             return message
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            if taken:
+                self._held[caller] -= taken
+                if not self._held[caller]:
+                    del self._held[caller]
+
+
+def _caller(scope: Scope) -> str:
+    """On whose behalf a request is made, as `Writes` has it."""
+    client = scope.get("client")
+    return next(iter(subjects(scope)), None) or f"network:{network_of(client and client[0])}"
 
 
 def _too_large(limit: int) -> Problem:
@@ -165,6 +204,10 @@ class Envelope:
             return
         began = time.perf_counter()
         done = False
+        method = scope["method"]
+        if method == "HEAD" and not self._has(scope, "HEAD") and self._has(scope, "GET"):
+            # FastAPI's own routes lack it. The server leaves the body out.
+            scope = {**scope, "method": "GET"}
 
         async def observed(message: Message) -> None:
             nonlocal done
@@ -180,7 +223,7 @@ class Envelope:
                     # It is for one caller: no proxy and no browser may store it.
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*headers, *_HEADERS]}
-                self._observe(scope, message["status"], time.perf_counter() - began)
+                self._observe(scope, method, message["status"], time.perf_counter() - began)
             await send(message)
 
         try:
@@ -193,19 +236,20 @@ class Envelope:
 
     def _methods(self, scope: Scope) -> str:
         """The methods of all routes with this path. Each route only knows its own."""
-        return ", ".join(
-            method
-            for method in _METHODS
-            if any(
-                route.matches({**scope, "method": method})[0] == Match.FULL
-                for route in self._routes
-            )
-        )
+        found = {method for method in _METHODS if self._has(scope, method)}
+        if "GET" in found:
+            found.add("HEAD")
+        return ", ".join(method for method in _METHODS if method in found)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def _has(self, scope: Scope, method: str) -> bool:
+        """Whether there is a route with this path and method."""
+        asked = {**scope, "method": method}
+        return any(route.matches(asked)[0] == Match.FULL for route in self._routes)
+
+    def _observe(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         # The route's pattern, never the path itself: each would be a time series of its own.
         route = _pattern(scope)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = method if method in _METHODS else "other"
         self._measures.observe(method, route, status, seconds)
         if self._access_log:
             client = scope.get("client")
@@ -228,10 +272,3 @@ def _pattern(scope: Scope) -> str:
     route: Any = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(route, "path", None)
     return path if isinstance(path, str) else "none"
-
-
-def _content_length(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else None
-    return None

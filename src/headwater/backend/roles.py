@@ -1,4 +1,4 @@
-"""The one registry of roles: each is a set of permission strings.
+"""The one registry of roles: each is a set of permission strings. An unknown role has none.
 
 A global role is valid everywhere, a team role only in its team. With ``teams.view_all`` a user
 sees every team and team satellite like a member. Without it, the teams of others
@@ -56,13 +56,3 @@ TEAM_ROLES: Mapping[str, frozenset[str]] = {
 
 # With its key a satellite may report about itself.
 SATELLITE_PERMISSIONS = frozenset({"satellite.report"})
-
-
-def permissions_of(role: str) -> frozenset[str]:
-    """The permissions of a global role; none for a role that this version does not know."""
-    return GLOBAL_ROLES.get(role, frozenset())
-
-
-def team_permissions_of(role: str) -> frozenset[str]:
-    """The permissions of a team role in its team; none for an unknown role."""
-    return TEAM_ROLES.get(role, frozenset())

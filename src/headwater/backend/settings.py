@@ -93,7 +93,8 @@ class Settings(BaseSettings):
         default=100,
         ge=1,
         description="The most requests per second with which one user, satellite or client "
-        "address may change something at one process. A burst may be twice as large.",
+        "address may change something at one process. A burst may be twice as large. Each 64 KiB "
+        "of a body count as one more, but the largest body as those of one second at most.",
     )
     max_head_bytes: int = Field(
         default=64 * 1024,

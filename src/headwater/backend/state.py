@@ -63,7 +63,7 @@ class Backend:
         )
         self.credentials = Credentials(database)
         self.sign_ins = SignIns(database, self.passwords, settings)
-        self.writes = Writes(settings.writes_per_second)
+        self.writes = Writes(settings.writes_per_second, largest=settings.max_body_bytes)
         self.repeats = Repeats(database)
         self.users = Users(database, self.passwords, settings)
         self.teams = Teams(database)

@@ -76,12 +76,9 @@ class Moment(TypeDecorator[datetime]):
             return value
         return value.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
-    def process_result_value(self, value: Any, _: Dialect) -> datetime | None:
-        return _aware(value)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Any:
         # One call for a value instead of three, because this runs for every row that is sent.
-        return _aware if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+        return _aware
 
 
 def _aware(value: Any) -> datetime | None:

@@ -10,6 +10,8 @@ from headwater.errors import HeadwaterError, MissingExtraError
 if TYPE_CHECKING:
     import typer
 
+_INTERRUPTED = 130
+
 
 def application() -> typer.Typer:
     """All commands. Raises MissingExtraError without the extra that brings typer."""
@@ -45,13 +47,26 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line. An expected error is one sentence and exit code 1."""
-    from headwater.cli.output import open_standard_streams
+    from headwater.cli.output import UNWRITABLE, abandon_output, open_standard_streams
 
     open_standard_streams()
     try:
-        application()()
+        try:
+            application()()
+        finally:
+            sys.stdout.flush()
     except HeadwaterError as error:
         print(sentence_of(error), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        # Before the command has begun: importing what it needs takes a moment.
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        abandon_output()
+        if not isinstance(error, BrokenPipeError):
+            print(f"Standard output cannot be written: {error.strerror}.", file=sys.stderr)
         sys.exit(1)
 
 

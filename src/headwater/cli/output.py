@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
+import json
 import os
 import sys
 
 from headwater.errors import UsageError
+
+_ESCAPES = "headwater.json"
+
+# Why standard output may take no more.
+UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def open_standard_streams() -> None:
@@ -22,6 +31,16 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not each encoding of a terminal has each character.
+        codecs.register_error(_ESCAPES, _escaped)
+        sys.stdout.reconfigure(errors=_ESCAPES)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """The characters that cannot be encoded, as JSON writes them."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def put(text: str, *, end: str = "\n") -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.errors import HeadwaterError, MissingExtraError, ResponseError
+from headwater.cli.lines import plain_text
+from headwater.errors import HeadwaterError, ResponseError
 
 if TYPE_CHECKING:
     import httpx
@@ -54,17 +55,17 @@ def full_address(url: str) -> str:
 
 
 def rest_client(token: str | None) -> httpx.Client:
-    """A client for the REST half of feeds. Raises UsageError for a token that cannot be sent."""
-    try:
-        import httpx
-    except ImportError as error:
-        raise MissingExtraError("client", "httpx") from error
+    """A client for the REST half of feeds. Raises UsageError for a token that cannot be sent.
+
+    Raises MissingExtraError without the extra ``client``.
+    """
     from headwater.client._headers import bearer
+    from headwater.client._transport import httpx, new_client
 
     headers = {"Accept": "application/json"}
     if token is not None:
         headers["Authorization"] = bearer(token)
-    return httpx.Client(headers=headers, timeout=_TIMEOUT)
+    return new_client(httpx.Client, headers=headers, timeout=_TIMEOUT)
 
 
 def json_object(answer: httpx.Response) -> dict[str, Any]:
@@ -91,7 +92,8 @@ def refusal(answer: httpx.Response) -> ResponseError:
 
 def say(sentence: str) -> None:
     """Print a sentence on standard error. Standard output is for the data alone."""
-    typer.echo(f"headwater: {sentence}", err=True)
+    # It may quote the server, which could otherwise send commands to the terminal.
+    typer.echo(f"headwater: {plain_text(sentence)}", err=True)
 
 
 def with_hint(error: HeadwaterError, token: str | None) -> str:

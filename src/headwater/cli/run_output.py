@@ -30,11 +30,11 @@ class RunOutput:
     def event(self, event: RunEvent) -> None:
         data = event.data
         if event.name == "end":
-            self.state = str(data["state"])
+            self.state = data["state"]
         if self._as_json:
             put(json_line({"event": event.name, "data": data}))
         elif event.name == "delta":
-            text = plain_text(str(data["text"]))
+            text = plain_text(data["text"])
             put(text, end="")
             self._in_line = not text.endswith("\n") if text else self._in_line
         elif event.name in ("run", "end"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from headwater.cli.run_output import EXIT_CODES
 from headwater.client._feed_session import FeedSession
-from headwater.client._run import RunEvent
+from headwater.client._run import RunEvent, run_event
 from headwater.client._values import FeedValue
 from headwater.protocol import Message
 
@@ -27,7 +27,7 @@ class RunOrFeedSession(FeedSession):
             if self.is_run is None:
                 self.is_run = _begins_run(found)
             if self.is_run and found.event not in ("error", "snapshot"):
-                return RunEvent(found.event, json.loads(found.data), found.last_event_id)
+                return run_event(found)
         return super().read(found)
 
 

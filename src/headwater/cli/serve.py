@@ -61,21 +61,22 @@ def serve(
     from headwater.backend.server import address_of as shown
     from headwater.backend.startup import check_event_log
 
-    address = address_of(settings)
-    check_event_log(settings, address)
-    if check_schema(address) == "empty":
-        migrate(address)
-        print(f"Made a new database: {address.shown}")
-    listener = bind(settings.host, settings.port)
-    if not is_loopback(listener):
-        print(_open_to_others(settings), file=sys.stderr)
-    if not has_users(address):
-        print(f"There is no user yet. Add one: {_first_user(settings, address)}")
-    greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
-    if settings.workers == 1:
-        run_worker(settings, listener, partial(greet, greeting))
-        return
-    code = Supervisor(settings, listener).run(greeting)
+    # Before anything is created: a port in use is the usual failure.
+    with bind(settings.host, settings.port) as listener:
+        address = address_of(settings)
+        check_event_log(settings, address)
+        if check_schema(address) == "empty":
+            migrate(address)
+            print(f"Made a new database: {address.shown}")
+        if not is_loopback(listener):
+            print(_open_to_others(settings), file=sys.stderr)
+        if not has_users(address):
+            print(f"There is no user yet. Add one: {_first_user(settings, address)}")
+        greeting = f"Headwater is at {shown(listener)} (Ctrl-C ends it)"
+        if settings.workers == 1:
+            run_worker(settings, listener, partial(greet, greeting))
+            return
+        code = Supervisor(settings, listener).run(greeting)
     if code:
         raise typer.Exit(code)
 

@@ -17,7 +17,7 @@ from headwater.client._connections import Followed, Shell, run
 from headwater.client._feed_session import FeedSession
 from headwater.client._run import RunEvent, RunSession
 from headwater.client._session import Session
-from headwater.client._transport import cookie_jar, httpx
+from headwater.client._transport import cookie_jar, httpx, new_client
 from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
@@ -29,8 +29,8 @@ class Following(Followed[V]):
     """An async iterator that reconnects by itself; see ``AsyncStream`` and ``AsyncFeed``."""
 
     def __init__(self, session: Session[V], client: httpx.AsyncClient | None = None) -> None:
-        self._reader = _Reader(session)
-        super().__init__(session, self._reader, client)
+        super().__init__(session, client, httpx.AsyncClient)
+        self._reader: _Reader = _Reader(session)
         self._client = client
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -186,7 +186,8 @@ class _Reader(Shell):
                 return
             jar = cookie_jar(session.url, session.cookies)
             # In a thread, since reading the certificates holds up a loop for tens of ms.
-            async with await asyncio.to_thread(httpx.AsyncClient, cookies=jar) as self.client:
+            own = await asyncio.to_thread(new_client, httpx.AsyncClient, cookies=jar)
+            async with own as self.client:
                 await run(session, self)
         except Exception as error:
             self.failure = error

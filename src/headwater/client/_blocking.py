@@ -13,7 +13,7 @@ from headwater.client._connections import Followed, Shell, run
 from headwater.client._feed_session import FeedSession
 from headwater.client._run import RunEvent, RunSession
 from headwater.client._session import Session
-from headwater.client._transport import LostError, Wire, cookie_jar, httpx
+from headwater.client._transport import LostError, Wire, cookie_jar, httpx, new_client
 from headwater.client._values import FeedValue, T
 from headwater.errors import UsageError
 from headwater.protocol import Message
@@ -28,8 +28,7 @@ class Following(Followed[V]):
     """
 
     def __init__(self, session: Session[V], client: httpx.Client | None = None) -> None:
-        self._reader = _Reader()
-        super().__init__(session, self._reader, client)
+        super().__init__(session, client, httpx.Client)
         for name in ("token", "on_open", "on_position"):
             if inspect.iscoroutinefunction(getattr(session, name)):
                 raise UsageError(
@@ -43,11 +42,12 @@ class Following(Followed[V]):
         self._owned: httpx.Client | None = None
         if client is None:
             # Each request has a connection of its own, which `close` can then cut at any time.
-            client = self._owned = httpx.Client(
+            client = self._owned = new_client(
+                httpx.Client,
                 cookies=cookie_jar(session.url, session.cookies),
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
-        self._reader.client = client
+        self._reader: _Reader = _Reader(client)
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +172,8 @@ class _Reader(Shell):
         closed: set once the caller wants no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, client: httpx.Client) -> None:
+        self.client = client
         self.closed = threading.Event()
         self._wire = Wire()
         self._chunks: Iterator[bytes] | None = None

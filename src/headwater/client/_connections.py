@@ -8,7 +8,6 @@ coroutine by itself, one step for each value that it waits for.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,7 +20,6 @@ from headwater.client._transport import (
     LostError,
     cause_of,
     httpx,
-    least,
     unknown_encoding,
 )
 from headwater.errors import HeadwaterError, PeerError, ResponseError, UsageError
@@ -40,7 +38,7 @@ class Limit(Protocol):
         """Whether the block was ended because it took too long."""
 
 
-class Shell(ABC):
+class Shell(Protocol):
     """The network, the clock and the caller's functions, as asyncio or threads have them.
 
     Attributes:
@@ -51,27 +49,21 @@ class Shell(ABC):
     client: httpx.Client | httpx.AsyncClient
     response: httpx.Response | None = None
 
-    @abstractmethod
     async def settled(self, result: Any) -> Any:
         """The result of a call of httpx or of the caller's function. Awaits it if needed."""
 
-    @abstractmethod
     def limit(self, seconds: float | None) -> AbstractAsyncContextManager[Limit]:
         """A block around one request. After so many seconds it raises TimeoutError."""
 
-    @abstractmethod
     async def chunk(self, response: httpx.Response) -> bytes | None:
         """The next bytes of the body; None at its end. Raises what httpx does."""
 
-    @abstractmethod
     async def close(self, response: httpx.Response) -> None:
         """Close the response."""
 
-    @abstractmethod
     async def hand_over(self) -> None:
         """Let the caller take the session's values, and wait until it has taken all."""
 
-    @abstractmethod
     async def sleep(self, seconds: float) -> None:
         """Wait before the next connection."""
 
@@ -83,11 +75,15 @@ class Shell(ABC):
 class Followed(Generic[V]):
     """The common part of the iterators of both clients. Raises UsageError."""
 
-    def __init__(self, session: Session[V], shell: Shell, client: object) -> None:
+    _reader: Shell
+
+    def __init__(self, session: Session[V], client: object, kind: type) -> None:
         if client is not None and session.cookies is not None:
             raise UsageError("cookies: give them to your own client")
+        if client is not None and not isinstance(client, kind):
+            given = type(client).__name__
+            raise UsageError(f"client= must be an httpx.{kind.__name__}, not {given}")
         self._session = session
-        self._shell = shell
 
     @property
     def last_event_id(self) -> str:
@@ -97,35 +93,32 @@ class Followed(Generic[V]):
     @property
     def response(self) -> httpx.Response | None:
         """The latest response, for its status and headers; None before the first."""
-        return self._shell.response
+        return self._reader.response
 
 
 async def run(session: Session[Any], shell: Shell) -> None:
     """Connect again and again. Returns when the stream has ended for good; raises its error."""
     with session.named_errors():
-        await _run(session, shell)
-
-
-async def _run(session: Session[Any], shell: Shell) -> None:
-    while True:
-        token: Any = session.token
-        if callable(token):
-            token = await shell.settled(token())
-        request = session.request(token, now=time.monotonic())
-        decision = await (_poll if request.polls else _stream)(session, shell, request)
-        if isinstance(decision, Stop):
-            if decision.error is not None:
+        while True:
+            token: Any = session.token
+            if callable(token):
+                token = await shell.settled(token())
+            request = session.request(token, now=time.monotonic())
+            decision = await (_poll if request.polls else _stream)(session, shell, request)
+            if isinstance(decision, Wait):
+                await shell.sleep(decision.seconds)
+            elif decision.error is not None:
                 raise decision.error
-            return
-        await shell.sleep(decision.seconds)
+            else:
+                return
 
 
 async def _stream(session: Session[Any], shell: Shell, request: Request) -> Wait | Stop:
     early = request.first_byte_within
-    limited = shell.limit(least(early, session.idle_timeout))
+    limits = [each for each in (early, session.idle_timeout) if each is not None]
     try:
         # A head that comes byte by byte passes the time-out of every single read.
-        async with limited as limit:
+        async with shell.limit(min(limits, default=None)) as limit:
             response = await _answer(session, shell, request)
             try:
                 status = response.status_code
@@ -184,7 +177,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
             timeout=session.timeout,
             extensions=shell.extensions(),
         )
-        auth = session.auth if session.signs_in else httpx.USE_CLIENT_DEFAULT
+        auth = session.auth
         while True:
             sent = shell.client.send(asked, stream=True, auth=auth, follow_redirects=False)
             response: httpx.Response = await shell.settled(sent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.client._items import Convert
@@ -30,7 +30,7 @@ def read_feed(message: Message, envelope: str | None = None) -> FeedValue[Mappin
     Raises ResponseError for an error that ends the stream for good: the right to it was lost (401,
     403), or the feed has too many items to send them all (413). Also for what no feed sends (200).
     """
-    body = _object(message)
+    body = object_of(message)
     if message.event == "reset":
         return Reset(str(body.get("reason", "unknown")))
     if message.event == "error":
@@ -76,7 +76,7 @@ def read_snapshot(body: Mapping[str, Any]) -> Snapshot[Mapping[str, Any]]:
 
 def read_page(
     body: Mapping[str, Any], event: str, before: str
-) -> Iterator[FeedValue[Mapping[str, Any]]]:
+) -> list[Removed | Item[Mapping[str, Any]]]:
     """The values of a page after the position ``before``: removals first, then items.
 
     A page has one position, that of its end. So only its last value has that position, and the
@@ -87,13 +87,11 @@ def read_page(
     if not isinstance(removed, list) or not all(isinstance(key, dict) for key in removed):
         raise ResponseError(_OK, "a page's removed must be a list of JSON objects")
     name = event or collection
-    values: list[Removed | Item[Mapping[str, Any]]] = [
-        Removed(name, key, before) for key in removed
-    ]
+    values: list[Any] = [Removed(name, key, before) for key in removed]
     values += [Item(name, item, before) for item in items]
     if values:
         values[-1] = dataclasses.replace(values[-1], position=body["position"])
-    yield from values
+    return values
 
 
 def with_items(value: FeedValue[Any], convert: Convert) -> FeedValue[Any]:
@@ -105,7 +103,8 @@ def with_items(value: FeedValue[Any], convert: Convert) -> FeedValue[Any]:
     return value
 
 
-def _object(message: Message) -> dict[str, Any]:
+def object_of(message: Message) -> dict[str, Any]:
+    """The data of an event. Raises ResponseError if it is not a JSON object."""
     try:
         body = json.loads(message.data)
     except (ValueError, RecursionError):

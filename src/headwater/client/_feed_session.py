@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from threading import TIMEOUT_MAX
 from typing import Any, Unpack
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,7 +13,7 @@ from headwater.client._address import rest_url, stream_url, with_query
 from headwater.client._feed import opened, read_feed, read_page, read_snapshot, with_items
 from headwater.client._headers import merged
 from headwater.client._items import converter
-from headwater.client._options import StreamOptions
+from headwater.client._options import FollowOptions
 from headwater.client._session import Request, Session, problem_detail
 from headwater.client._values import FeedValue, Item, Reset
 from headwater.errors import ResponseError, UsageError
@@ -46,20 +47,15 @@ class FeedSession(Session[FeedValue[Any]]):
         polling: whether it polls at the moment.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        item: Any = None,
-        fallback: float | None = _FALLBACK,
-        envelope: str | None = None,
-        **options: Unpack[StreamOptions],
-    ) -> None:
-        if fallback is not None and not fallback > 0:
-            raise UsageError(f"fallback={fallback}: seconds, more than 0; None never polls")
-        self._convert = converter(item)
-        self._envelope = envelope
+    _options = FollowOptions
+
+    def __init__(self, url: str, *, item: Any = None, **options: Unpack[FollowOptions]) -> None:
         super().__init__(url, **options)
+        self._convert = converter(item)
+        self._envelope = options.get("envelope")
+        fallback = options.get("fallback", _FALLBACK)
+        if fallback is not None and not 0 < fallback <= TIMEOUT_MAX:
+            raise UsageError(f"fallback={fallback}: seconds, more than 0; None never polls")
         if not self.last_event_id:
             # So that a poll goes on from there too. On a stream the header means the same.
             self._begin(_after(self.url))
@@ -69,8 +65,8 @@ class FeedSession(Session[FeedValue[Any]]):
         self._fallback = fallback if self._method == "GET" and self._reconnects else None
         self.polling = False
         self._event = ""
+        # Attempts since the last byte.
         self._silent = 0
-        self._heard = False
         self._stream_at = 0.0
         self._stream_pause = _STREAM_AGAIN
         self._asked = ("", 0.0)
@@ -88,29 +84,14 @@ class FeedSession(Session[FeedValue[Any]]):
             self.polling = False
             # If this attempt brings no byte, polling goes on.
             self._silent = _ATTEMPTS - 1
-        self._heard = False
+        self._silent += 1
         return replace(super().request(token), first_byte_within=self._fallback)
 
     def feed(self, chunk: bytes) -> None:
-        if chunk and not self._heard:
-            self._heard = True
+        if chunk:
             self._silent = 0
             self._stream_pause = _STREAM_AGAIN
         super().feed(chunk)
-
-    def refused(
-        self, status: int, headers: Mapping[str, str], body: bytes, *, now: float
-    ) -> Wait | Stop:
-        self._silent += 1
-        return super().refused(status, headers, body, now=now)
-
-    def ended(self, *, now: float) -> Wait | Stop:
-        self._count()
-        return super().ended(now=now)
-
-    def lost(self, cause: str) -> Wait | Stop:
-        self._count()
-        return super().lost(cause)
 
     def late(self) -> Wait | Stop:
         if self._fallback is None:
@@ -135,18 +116,13 @@ class FeedSession(Session[FeedValue[Any]]):
             return Wait(0.0, "")
         if status in _NO_RIGHT:
             # Decides as for a stream: 401 may ask for another token.
-            return super().refused(status, headers, body, now=wall)
+            return self.refused(status, headers, body, now=wall)
         page = _page(body, self._envelope) if status == _OK else None
         if page is None:
             return self._not_polled(status, headers, body, wall)
         self._reconnect.received()
-        if not position:
-            snapshot = read_snapshot(page)
-            values: list[FeedValue[Any]] = [snapshot]
-            self._queue.append((snapshot, snapshot.position))
-        else:
-            values = list(read_page(page, self._event, position))
-            self._queue.extend((value, _position_of(value)) for value in values)
+        values = read_page(page, self._event, position) if position else [read_snapshot(page)]
+        self._queue.extend((value, value.position) for value in values)
         self._end = self._reconnect.last_event_id = page["position"]
         if position and not values and now - began < _HELD_SECONDS:
             return Wait(self._reconnect.retry, "")
@@ -155,7 +131,7 @@ class FeedSession(Session[FeedValue[Any]]):
     def poll_lost(self, cause: str) -> Wait | Stop:
         """What to do after a poll without a response: try the stream, then poll again."""
         self._stream_at = 0.0
-        return super().lost(cause)
+        return self.lost(cause)
 
     def read(self, found: Any) -> FeedValue[Any] | None:
         value: FeedValue[Any] | None = found
@@ -166,10 +142,6 @@ class FeedSession(Session[FeedValue[Any]]):
         if value is None or self._convert is None:
             return value
         return with_items(value, self._convert)
-
-    def _count(self) -> None:
-        if not self._heard:
-            self._silent += 1
 
     def _poll(self, token: str | None, now: float) -> Request:
         position = self._reconnect.last_event_id
@@ -218,10 +190,6 @@ def _page(body: bytes, envelope: str | None) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError, AttributeError, ResponseError):
         return None
     return page if isinstance(page, dict) else None
-
-
-def _position_of(value: FeedValue[Any]) -> str:
-    return "" if isinstance(value, Reset) else value.position
 
 
 def _reason(body: bytes) -> str:

@@ -16,6 +16,14 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(rb"([\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
 
+def pairs(headers: Headers) -> list[tuple[str, str]]:
+    """The headers as pairs. Raises UsageError."""
+    found = [*(headers.items() if isinstance(headers, Mapping) else headers)]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in found):
+        raise UsageError("headers: give a mapping of str, or pairs of str")
+    return found
+
+
 def merged(*groups: Headers) -> dict[bytes, bytes]:
     """Returns all headers by name. If a name is given twice, in any case, the later one counts.
 
@@ -23,7 +31,7 @@ def merged(*groups: Headers) -> dict[bytes, bytes]:
     """
     found: dict[str, tuple[bytes, bytes]] = {}
     for group in groups:
-        for name, value in group.items() if isinstance(group, Mapping) else group:
+        for name, value in pairs(group):
             encoded = _name(name)
             found.pop(name.lower(), None)
             found[name.lower()] = (encoded, _value(name, value))

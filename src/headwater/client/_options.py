@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from headwater.client._address import Params
 from headwater.client._headers import Headers
+from headwater.client._transport import httpx
 from headwater.errors import UsageError
 from headwater.protocol import Wait
-
-if TYPE_CHECKING:
-    import httpx
-
 
 Token = str | Callable[[], str | Awaitable[str]]
 
@@ -91,6 +88,38 @@ class FollowOptions(StreamOptions, total=False):
 
     fallback: float | None
     envelope: str | None
+
+
+# The type of each option, in code and in words. The others are checked where they are used.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "content": ((str, bytes), "a str or bytes"),
+    "headers": (Iterable, "a mapping of str, or pairs of str"),
+    "cookies": (Mapping, "a mapping of str"),
+    "token": ((str, Callable), "a str, or a function that returns one"),
+    "auth": ((tuple, Callable, httpx.Auth), "a pair of str, or an httpx.Auth"),
+    "position_file": ((str, PathLike), "a path"),
+    "reconnect": (bool, "True or False"),
+    "give_up_after": (int, "a number of failures"),
+    "max_event_bytes": (int, "a number of bytes"),
+    "envelope": (str, "the name of a member"),
+    **dict.fromkeys(["on_position", "on_open", "on_wait", "random"], (Callable, "a function")),
+    **dict.fromkeys(["retry", "idle_timeout", "fallback"], ((int, float), "a number of seconds")),
+}
+_NEVER_NONE = {"retry", "max_event_bytes", "random"}
+
+
+def check_options(options: Mapping[str, object], known: type) -> None:
+    """Raise TypeError for an option that ``known`` has not, and UsageError for a wrong type.
+
+    The text has no value, because a value may be a secret.
+    """
+    names = known.__annotations__
+    for name, value in options.items():
+        if name not in names:
+            raise TypeError(f"there is no option {name}=: there are {', '.join(sorted(names))}")
+        wanted, words = _TYPES.get(name, (object, ""))
+        if not isinstance(value, wanted) and (value is not None or name in _NEVER_NONE):
+            raise UsageError(f"{name}= must be {words}, not {type(value).__name__}")
 
 
 def check_position(position: object) -> None:

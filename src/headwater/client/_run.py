@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from headwater.client._address import stream_url
-from headwater.client._feed import check_error
+from headwater.client._feed import check_error, object_of
 from headwater.client._options import StreamOptions
 from headwater.client._session import Session
 from headwater.errors import ResponseError
 from headwater.protocol import Message, Stop, Wait
 
 _OK = 200
+# The text that each of these events has.
+_MEMBERS = {"run": "state", "end": "state", "delta": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +58,28 @@ class RunSession(Session[RunEvent]):
         return Stop(None) if self._has_end else super().lost(cause)
 
     def read(self, found: Any) -> RunEvent | None:
-        """As in Session. Raises ResponseError for a lost right, and for what no run sends."""
-        assert isinstance(found, Message)
-        try:
-            data = json.loads(found.data)
-        except (ValueError, RecursionError):
-            raise ResponseError(_OK, f"the data of a {found.event!r} event is not JSON") from None
-        if found.event in ("error", "run", "end") and not isinstance(data, dict):
-            raise ResponseError(_OK, f"the data of {found.event!r} is not a JSON object")
-        if found.event == "error":
-            check_error(data)
-            return None
-        if found.event in ("run", "end"):
-            self.state = str(data.get("state"))
-        return RunEvent(found.event, data, found.last_event_id)
+        event = run_event(found)
+        if event is not None and event.name in ("run", "end"):
+            self.state = event.data["state"]
+        return event
+
+
+def run_event(message: Message) -> RunEvent | None:
+    """The event of a run; None for an error after which the client reconnects.
+
+    Raises ResponseError for a lost right, and for what no run sends.
+    """
+    if message.event == "error":
+        check_error(object_of(message))
+        return None
+    try:
+        data = json.loads(message.data)
+    except (ValueError, RecursionError):
+        raise ResponseError(_OK, f"the data of a {message.event!r} event is not JSON") from None
+    member = _MEMBERS.get(message.event)
+    if member and not (isinstance(data, dict) and isinstance(data.get(member), str)):
+        raise ResponseError(
+            _OK,
+            f"the data of a {message.event!r} event is not a JSON object with a text {member!r}",
+        )
+    return RunEvent(message.event, data, message.last_event_id)

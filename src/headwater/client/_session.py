@@ -5,33 +5,41 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import json as json_module
 import random as random_module
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from threading import TIMEOUT_MAX
+from typing import Any, Generic, TypeVar, Unpack
 
-from headwater.client._address import Params, checked_url, shown, with_query
-from headwater.client._headers import Headers, bearer, is_field_value, merged
-from headwater.client._options import Token, body_of, check_position, method_of
+from headwater.client._address import checked_url, shown, with_query
+from headwater.client._headers import bearer, is_field_value, merged, pairs
+from headwater.client._options import (
+    FollowOptions,
+    StreamOptions,
+    body_of,
+    check_options,
+    check_position,
+    method_of,
+)
 from headwater.client._positions import PositionFile
-from headwater.client._transport import IDLE_TIMEOUT, timeouts
+from headwater.client._transport import IDLE_TIMEOUT, httpx, timeouts
 from headwater.errors import ResponseError, SourceUnavailableError, UsageError
 from headwater.protocol import MAX_EVENT_BYTES, Decoder, Reconnect, Stop, Wait
-
-if TYPE_CHECKING:
-    import httpx
-
 
 V = TypeVar("V")
 
 # A problem body is a few hundred bytes; a proxy's error page is cut.
 MAX_ERROR_BODY = 65_536
+# A proxy's error page.
+_TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
 _UNAUTHORIZED = 401
+_RETRY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Session(Generic[V]):
 
     Attributes:
         url: the stream's address.
-        auth: for httpx, if ``signs_in``; else the httpx client signs in as it likes.
+        auth: for httpx. Without ``token`` and ``auth`` its client signs in as it likes.
         token: the caller's key, or the function that returns it.
         cookies: as in the options.
         idle_timeout: as in the options.
@@ -69,85 +77,74 @@ class Session(Generic[V]):
         last_event_id: the position of the last message that was taken; empty for none.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        method: str | None = None,
-        params: Params | None = None,
-        json: Any = None,
-        content: str | bytes | None = None,
-        headers: Headers | None = None,
-        token: Token | None = None,
-        auth: Any = None,
-        last_event_id: str | None = None,
-        position_file: str | PathLike[str] | None = None,
-        on_position: Callable[[str], object] | None = None,
-        reconnect: bool | None = None,
-        retry: float = 2.0,
-        give_up_after: int | None = None,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        on_open: Callable[[httpx.Response], object] | None = None,
-        on_wait: Callable[[Wait], object] | None = None,
-        cookies: Mapping[str, str] | None = None,
-        idle_timeout: float | None = IDLE_TIMEOUT,
-        random: Callable[[], float] = random_module.random,
-    ) -> None:
-        self.url = checked_url(url, params)
-        if token is not None and auth is not None:
+    _options: type = StreamOptions
+
+    def __init__(self, url: str, **options: Unpack[FollowOptions]) -> None:
+        check_options(options, self._options)
+        self.url = checked_url(url, options.get("params"))
+        self.token = options.get("token")
+        self.auth: Any = options.get("auth")
+        if self.token is not None and self.auth is not None:
             raise UsageError("give token= or auth=, not both")
-        if inspect.iscoroutinefunction(on_wait):
+        if self.token is None and self.auth is None:
+            self.auth = httpx.USE_CLIENT_DEFAULT
+        if isinstance(self.token, str):
+            bearer(self.token)
+        self._content, self._body_headers = body_of(options.get("json"), options.get("content"))
+        self._method = method_of(options.get("method"), self._content)
+        reconnect = options.get("reconnect")
+        self._reconnects = self._method == "GET" if reconnect is None else reconnect
+        retry = options.get("retry", _RETRY)
+        if not 0 <= retry <= TIMEOUT_MAX:
+            raise UsageError(f"retry={retry}: seconds, 0 or more")
+        self._reconnect = Reconnect(
+            random=options.get("random", random_module.random),
+            retry=retry,
+            give_up_after=options.get("give_up_after"),
+        )
+        self.cookies = options.get("cookies")
+        if not all(isinstance(text, str) for pair in (self.cookies or {}).items() for text in pair):
+            raise UsageError("cookies: a mapping of str to str is needed")
+        self.idle_timeout = options.get("idle_timeout", IDLE_TIMEOUT)
+        self.timeout = timeouts(self.idle_timeout)
+        self.max_event_bytes = options.get("max_event_bytes", MAX_EVENT_BYTES)
+        self.on_position, self.on_open = options.get("on_position"), options.get("on_open")
+        self._on_wait = options.get("on_wait")
+        if inspect.iscoroutinefunction(self._on_wait):
             raise UsageError(
                 "on_wait= is a coroutine function, and nobody awaits it: give a plain one"
             )
-        self._content, self._body_headers = body_of(json, content)
-        self._method = method_of(method, self._content)
-        self._reconnects = self._method == "GET" if reconnect is None else reconnect
-        if isinstance(token, str):
-            bearer(token)
-        self.token, self.auth, self.cookies = token, auth, cookies
-        self.idle_timeout, self.timeout = idle_timeout, timeouts(idle_timeout)
-        given = [*(headers.items() if isinstance(headers, Mapping) else headers or ())]
+        given = pairs(options.get("headers") or ())
         merged(given)
         # As a header it would pin every connection to one position.
-        position = [value for name, value in given if name.lower() == "last-event-id"]
+        among_headers = [value for name, value in given if name.lower() == "last-event-id"]
         self._headers = [pair for pair in given if pair[0].lower() != "last-event-id"]
-        self._file = None if position_file is None else PositionFile(position_file)
-        self.on_position = on_position
-        self.on_open = on_open
-        self._on_wait = on_wait
+        path = options.get("position_file")
+        self._file = None if path is None else PositionFile(path)
         self._loaded = ""
-        if last_event_id is None:
-            last_event_id = position[-1] if position else ""
-            if self._file is not None and not last_event_id:
-                last_event_id = self._loaded = self._file.load()
-        check_position(last_event_id)
-        self._reconnect = Reconnect(random=random, retry=retry, give_up_after=give_up_after)
-        self.max_event_bytes = max_event_bytes
-        self._begin(last_event_id)
+        position = options.get("last_event_id")
+        if position is None:
+            position = among_headers[-1] if among_headers else ""
+            if self._file is not None and not position:
+                position = self._loaded = self._file.load()
+        check_position(position)
+        self._begin(position)
         self._queue: deque[tuple[Any, str]] = deque()
         self._renewed = False
         self._answered: Mapping[str, str] = {}
 
-    @property
-    def signs_in(self) -> bool:
-        """Whether the caller gave ``token`` or ``auth``."""
-        return self.auth is not None or self.token is not None
-
     def _begin(self, position: str) -> None:
         self.last_event_id = self._end = position
         # A position that was given is still to be written to the file.
-        self._settled = position if self._file is None or position == self._loaded else ""
+        self._settled = position if self._file is None else self._loaded
         self._reconnect.last_event_id = position
         self._decoder = self._new_decoder()
 
-    def request(
-        self,
-        token: str | None = None,
-        *,
-        now: float = 0.0,  # a feed's session decides by it
-    ) -> Request:
-        """The request of the next connection. ``now`` is a time of the monotonic clock."""
+    def request(self, token: str | None = None, *, now: float = 0.0) -> Request:
+        """The request of the next connection.
+
+        ``now`` is a time of the monotonic clock, by which a feed's session decides.
+        """
         position = self._reconnect.last_event_id.encode()
         url, own = self.url, self._own_headers(token)
         if position and is_field_value(position):
@@ -311,7 +308,7 @@ class Session(Generic[V]):
 
 
 def problem_detail(body: bytes) -> str:
-    """The reason in an error's body: the detail of an RFC 9457 problem, or the first line."""
+    """The reason in an error's body: the detail of an RFC 9457 problem, a title, or a line."""
     text = body.decode("utf-8", "replace").strip()
     try:
         problem = json_module.loads(text)
@@ -321,4 +318,6 @@ def problem_detail(body: bytes) -> str:
         for name in ("detail", "title"):
             if isinstance(problem.get(name), str):
                 return str(problem[name])
-    return text.partition("\n")[0][:200]
+    page = _TITLE.search(text)
+    line = text.partition("\n")[0] if page is None else html.unescape(page[1])
+    return " ".join(line.split())[:200]

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from headwater.errors import MissingExtraError, UsageError
@@ -18,19 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("client", "httpx") from error
 
-__all__ = [
-    "CONNECT_FAULTS",
-    "IDLE_TIMEOUT",
-    "MAX_REDIRECTS",
-    "LostError",
-    "Wire",
-    "cause_of",
-    "cookie_jar",
-    "httpx",
-    "least",
-    "timeouts",
-    "unknown_encoding",
-]
+__all__ = ["httpx"]
 
 # A server sends `: heartbeat` every 30 s. If three do not come, the connection is dead, although
 # no error was reported: a proxy may have forgotten it, or somebody pulled a cable.
@@ -50,6 +38,12 @@ _UNSENDABLE = (
     ValueError,
 )
 
+# The variables that httpx reads when a client is made.
+_OF_HTTPX = {
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"),
+}
+
 # httpx reads these without further packages.
 _ENCODINGS = {"", "identity", "gzip", "deflate"}
 
@@ -60,7 +54,7 @@ class LostError(Exception):
 
 def timeouts(idle: float | None) -> httpx.Timeout:
     """Time-outs for one request; ``idle`` is the longest silence of an open stream in seconds."""
-    if idle is not None and not idle > 0:
+    if idle is not None and not 0 < idle <= threading.TIMEOUT_MAX:
         raise UsageError(f"idle_timeout={idle}: seconds, more than 0; None waits for ever")
     return httpx.Timeout(CONNECT_TIMEOUT, read=idle)
 
@@ -76,9 +70,18 @@ def cookie_jar(url: str, cookies: Mapping[str, str] | None) -> httpx.Cookies:
     return jar
 
 
-def least(*seconds: float | None) -> float | None:
-    """The shortest of these times; None: no limit."""
-    return min((each for each in seconds if each is not None), default=None)
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+
+def new_client(kind: type[C], **options: Any) -> C:
+    """A client of httpx. Raises UsageError for what it cannot use of the environment."""
+    try:
+        return kind(**options)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        named = ", ".join(name for name in os.environ if name.upper() in _OF_HTTPX)
+        raise UsageError(
+            f"the proxy or certificates of the environment ({named}) cannot be used: {error}"
+        ) from error
 
 
 def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.AsyncClient) -> str:
@@ -87,10 +90,7 @@ def unknown_encoding(response: httpx.Response, client: httpx.Client | httpx.Asyn
     asked = client.headers.get("accept-encoding", "").lower().split(",")
     known = _ENCODINGS | {name.partition(";")[0].strip() for name in asked}
     used = str(response.headers.get("content-encoding", "")).lower().split(",")
-    for name in map(str.strip, used):
-        if name not in known:
-            return name
-    return ""
+    return next((name for name in map(str.strip, used) if name not in known), "")
 
 
 def cause_of(error: BaseException) -> str:

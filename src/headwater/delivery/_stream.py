@@ -31,6 +31,11 @@ _OWN = frozenset(name for name, _ in EVENT_STREAM_HEADERS) | {b"content-length"}
 Closer = Callable[[], Awaitable[object] | object]
 
 
+def stream_headers(further: Headers) -> Headers:
+    """The headers of a stream: its own, and of further ones, in lower case, those beside them."""
+    return (*EVENT_STREAM_HEADERS, *(pair for pair in further if pair[0] not in _OWN))
+
+
 class Right(Protocol):
     """The right of a stream to go on."""
 
@@ -98,8 +103,7 @@ class Stream:
         if self.committed or self.ended:
             return
         self.committed = True
-        extra = [pair for pair in headers if pair[0] not in _OWN]
-        self.sender.start(status, (*EVENT_STREAM_HEADERS, *extra))
+        self.sender.start(status, stream_headers(headers))
         self.written_at = asyncio.get_running_loop().time()
         self._streams.add(self)
         self._beat = self._streams.heartbeats.add(self)

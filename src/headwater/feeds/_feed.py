@@ -347,9 +347,7 @@ class Feed:
         if place is None or not text.isprintable() or b"\n" in data or b"\r" in data:
             event = f"{self.event}_removed" if change.removed else self.event
             return frame(event, None if place is None else self.position(epoch, place), data)
-        heads = self._heads.get(epoch)
-        if heads is None:
-            heads = self._make_heads(epoch)
+        heads = self._heads.get(epoch) or self._make_heads(epoch)
         return b"".join((heads[change.removed], text.encode(), b"\ndata: ", data, b"\n\n"))
 
     def _wrapped(self, data: bytes) -> bytes:

@@ -75,12 +75,10 @@ class Filter:
         choices: list[list[tuple[str, Hashable]]] = []
         for name in sorted(equalities):
             wanted = equalities[name]
-            if isinstance(wanted, (list, tuple, set, frozenset)):
-                unique = dict.fromkeys(sorted(wanted, key=repr))
-                choices.append([(name, value) for value in unique])
-            else:
-                choices.append([(name, wanted)])
-        return cls(tuple(dict.fromkeys(itertools.product(*choices))))
+            several = isinstance(wanted, (list, tuple, set, frozenset))
+            values = dict.fromkeys(sorted(wanted, key=repr)) if several else [wanted]
+            choices.append([(name, value) for value in values])
+        return cls(tuple(itertools.product(*choices)))
 
     def __or__(self, other: Filter) -> Filter:
         return Filter(tuple(sorted({*self.any_of, *other.any_of}, key=repr)))
@@ -93,21 +91,13 @@ class Filter:
         both: dict[Conjunction, None] = {}
         for left in self.any_of:
             for right in other.any_of:
-                merged = dict(left)
-                merged.pop(JUDGED, None)
-                added = _with_conditions(left, right)
-                if all(merged.setdefault(name, value) == value for name, value in added):
+                merged: dict[str, Any] = dict(left)
+                added: dict[str, Any] = dict(right)
+                if JUDGED in merged and JUDGED in added:
+                    added[JUDGED] = merged.pop(JUDGED) & added[JUDGED]
+                if all(merged.setdefault(name, value) == value for name, value in added.items()):
                     both[tuple(sorted(merged.items()))] = None
         return Filter(tuple(both))
-
-
-def _with_conditions(left: Conjunction, right: Conjunction) -> Conjunction:
-    """The right conjunction with the conditions of both."""
-    one, other = dict(left).get(JUDGED), dict(right).get(JUDGED)
-    if not isinstance(one, Judged):
-        return right
-    both = one & other if isinstance(other, Judged) else one
-    return ((JUDGED, both), *(pair for pair in right if pair[0] != JUDGED))
 
 
 EVERYTHING = Filter()

@@ -156,7 +156,6 @@ class PollOrigin(Origin):
         # Positions are hashes, valid in every process and for ever, but of this state alone.
         self.bound = "poll" + hashlib.blake2s(self.name.encode(), digest_size=6).hexdigest()
         self._states: list[PollState] = []
-        self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
         # Something changed since the last call began.
@@ -227,11 +226,13 @@ class PollOrigin(Origin):
         texts = [to_json(item).encode() for item in items]
         digest = hashlib.blake2s(b"\n".join(texts), digest_size=12).hexdigest()
         now = asyncio.get_running_loop().time()
-        last = self._states[-1] if self._states else None
-        if last is not None and last.place.digest == digest:
-            state = PollState(last.place, last.items, last.digests, now)
-            self._states[-1] = state
-            return state
+        number = 0
+        if self._states:
+            last = self._states[-1]
+            number = last.place.number + 1
+            if last.place.digest == digest:
+                self._states[-1] = replace(last, at_time=now)
+                return self._states[-1]
         digests: dict[Hashable, bytes] = {}
         if self.poll.key is not None:
             for item, text in zip(items, texts, strict=True):
@@ -239,8 +240,7 @@ class PollOrigin(Origin):
                 if name in digests:
                     raise EncodingError(f"{self.name}: two items have {self.poll.key}={name!r}")
                 digests[name] = hashlib.blake2s(text, digest_size=12).digest()
-        state = PollState(PollPlace(digest, self._count), items, digests, now)
-        self._count += 1
+        state = PollState(PollPlace(digest, number), items, digests, now)
         self._states.append(state)
         del self._states[:-_KEPT_STATES]
         return state

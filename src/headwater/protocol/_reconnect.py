@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 from headwater.errors import HeadwaterError, ResponseError, SourceUnavailableError, UsageError
 
@@ -33,12 +34,6 @@ DEFAULT_SPREAD = 0.5
 DEFAULT_CAP = 30.0
 # A longer `Retry-After` counts as a day: timers overflow, and servers are repaired.
 MAX_RETRY_AFTER = 86_400.0
-
-_OK = 200
-_NO_CONTENT = 204
-_REQUEST_TIMEOUT = 408
-_TOO_MANY_REQUESTS = 429
-_UNAVAILABLE = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,7 @@ class Reconnect:
     def accepts(self, status: int, content_type: str) -> bool:
         """Whether an answer is an event stream. If not, ask ``refused`` what to do."""
         essence = content_type.partition(";")[0].strip().lower()
-        return status == _OK and essence == "text/event-stream"
+        return status == HTTPStatus.OK and essence == "text/event-stream"
 
     def refused(
         self,
@@ -110,22 +105,21 @@ class Reconnect:
         ``detail`` is what the server said; ``retry_after`` the raw header; ``now`` Unix seconds,
         needed for a ``Retry-After`` that is a date.
         """
-        if status == _NO_CONTENT:
+        if status == HTTPStatus.NO_CONTENT:
             # "Clients will reconnect if the connection is closed; a client can be told to stop
             # reconnecting using the HTTP 204 No Content response code."
             return Stop(None)
-        if status == _OK:
+        if status == HTTPStatus.OK:
             shown = content_type or "none"
             return Stop(ResponseError(status, f"content type {shown}, not text/event-stream"))
         error = ResponseError(status, detail or "no event stream")
         # The standard fails on all others. A server that is overloaded or restarting is no reason
         # to stop; a request that is wrong will be wrong again.
-        if status in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS) or status >= 500:
-            least = self.retry
-            if status in (_TOO_MANY_REQUESTS, _UNAVAILABLE) and retry_after is not None:
+        if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500:
+            asked = None
+            if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
                 asked = _seconds(retry_after, now)
-                least = self.retry if asked is None else asked
-            return self._again(least, str(error), error)
+            return self._again(self.retry if asked is None else asked, str(error), error)
         return Stop(error)
 
     def lost(
@@ -138,7 +132,7 @@ class Reconnect:
         events came: then it was for a wait that is over.
         """
         least = self.retry
-        if retry_after is not None and not self._progress:
+        if not self._progress:
             # Such a stream has its own `retry` too, which spreads the clients: the longer counts.
             least = max(least, _seconds(retry_after, now) or 0.0)
         return self._again(least, cause, SourceUnavailableError(url, cause))
@@ -165,9 +159,9 @@ class Reconnect:
         return Wait(least + window * self._random(), cause)
 
 
-def _seconds(retry_after: str, now: float) -> float | None:
+def _seconds(retry_after: str | None, now: float) -> float | None:
     """Seconds of a ``Retry-After`` (RFC 9110, 10.2.3): a number or a date; None for neither."""
-    text = retry_after.strip()
+    text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         # Ten digits are more than the bound already, and Python refuses to read thousands.
         return min(float(text[:10]), MAX_RETRY_AFTER)

@@ -24,8 +24,16 @@ def checked_name(name: str) -> str:
     return name
 
 
-def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, batch: int) -> None:
+def check(
+    table: Table, log: EventLog, item: Any, start: str, on_reset: str, lease: float, batch: int
+) -> None:
     """Raises DeclarationError."""
+    if not isinstance(table, Table):
+        raise DeclarationError(f"{table!r}: the first argument must be a headwater.sql.Table")
+    if not isinstance(log, EventLog):
+        raise DeclarationError(f"{log!r}: the second argument must be a log, as from open_log(...)")
+    if not (item is None or callable(item)):
+        raise DeclarationError(f"item={item!r} must be a pydantic model or a function of a row")
     if isinstance(table.reader, UntrackedReader):
         raise DeclarationError(
             f"table {table.name!r} is not tracked, so a relay could miss rows; "
@@ -40,8 +48,8 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
         raise DeclarationError(f"start={start!r} must be 'beginning' or 'now'")
     if on_reset not in ("stop", "repeat", "skip"):
         raise DeclarationError(f"on_reset={on_reset!r} must be 'stop', 'repeat' or 'skip'")
-    if not 0.1 <= lease <= 3600:
-        raise DeclarationError(f"lease={lease} must be 0.1 to 3600 seconds")
+    if not (isinstance(lease, (int, float)) and 0.1 <= lease <= 3600):
+        raise DeclarationError(f"lease={lease!r} must be 0.1 to 3600 seconds")
     kept = log.capabilities.keys_kept
     if kept is not None and kept.total_seconds() < 10 * lease:
         raise DeclarationError(
@@ -49,8 +57,8 @@ def check(table: Table, log: EventLog, start: str, on_reset: str, lease: float, 
             f"{kept.total_seconds():g} s: the lease may be a tenth of that"
         )
     most = log.capabilities.max_batch
-    if not 1 <= batch <= most:
-        raise DeclarationError(f"batch={batch} must be 1 to {most}")
+    if not (isinstance(batch, int) and 1 <= batch <= most):
+        raise DeclarationError(f"batch={batch!r} must be 1 to {most}")
 
 
 Item = Callable[[Mapping[str, Any]], Any]

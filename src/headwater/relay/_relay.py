@@ -28,6 +28,7 @@ from headwater.errors import (
     PositionError,
     RelayStoppedError,
     SourceUnavailableError,
+    UsageError,
 )
 from headwater.eventlog import EventLog
 from headwater.eventlog._record import check_topic
@@ -120,10 +121,9 @@ class Relay:
     ) -> None:
         self._topic = check_topic(topic)
         self.name = checked_name(topic if name is None else name)
-        check(table, log, start, on_reset, lease, batch)
+        check(table, log, item, start, on_reset, lease, batch)
         self.holds = False
         self.relayed = 0
-        self._table = table
         self._reader = table.reader
         self._log = Log(log, topic)
         self._start = start
@@ -137,7 +137,7 @@ class Relay:
         self._source = model.tracking.name
         self._events = Events(table.name, model.key, item, log.max_event_bytes)
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._running = self._stopping = False
         self._tail = _Tail(self._wake)
         self._delay = 0.0
         self._trouble = ""
@@ -153,8 +153,11 @@ class Relay:
 
         Raises DeclarationError if the database has a relay of this name for another table or topic.
         Raises EncodingError for a row that cannot be an event, once all rows before it are in the
-        log. Raises RelayStoppedError as ``on_reset`` says.
+        log. Raises RelayStoppedError as ``on_reset`` says. Raises UsageError if it runs already.
         """
+        if self._running:
+            raise UsageError(f"relay {self.name!r} runs already: a second one needs its own Relay")
+        self._running = True
         try:
             while not self._stopping:
                 try:
@@ -166,6 +169,7 @@ class Relay:
                 except LostError as error:
                     logger.warning("%s", error)
         finally:
+            self._running = False
             await self._holder.release()
 
     async def _back_off(self, error: SourceUnavailableError) -> None:

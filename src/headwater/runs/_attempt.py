@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Literal
 
-from headwater.errors import RunCancelled, RunFailed, SourceUnavailableError, UsageError
+from headwater.errors import RunCancelled, RunFailed, UsageError
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState, State
 from headwater.runs._store import Store
-from headwater.runs._writer import Writer, plain_json
+from headwater.runs._writer import Writer, plain_json, stored
 
 logger = logging.getLogger("headwater.runs")
 
@@ -108,7 +108,15 @@ class Attempt:
 
     @property
     def writer(self) -> Writer:
-        """The writer of the events. Raises RunCancelled if the function must stop."""
+        """The writer of the events.
+
+        Raises RunCancelled if the function must stop, and UsageError in another event loop.
+        """
+        if running_loop() is not self.loop:
+            raise UsageError(
+                f"run {self.run_id} is used in another event loop than its own: "
+                "give a plain function a SyncRun, or use asyncio.run_coroutine_threadsafe"
+            )
         self.touched_at = time.monotonic()
         if self._writer is None or self.lost:
             raise RunCancelled(self.state.id, "lost")
@@ -148,46 +156,39 @@ class Attempt:
         if self.task is not None and not self._finishing:
             self.task.cancel()
 
-    async def finish(self, state: State, *, result: Any = None, error: str | None = None) -> None:
-        """Store the events that wait, and end the run. Waits while the log is away."""
-        if self._finishing or self.lost:
-            return
-        if self.cancelled:
-            state, result, error = "cancelled", None, None
-        await self._settle(
-            partial(self._store.end, self.state.id, state, result=result, error=error)
-        )
-
-    async def give_up(self) -> None:
-        """Release the run, so that another attempt can claim it."""
-        claim = self.state.claim
-        if self.lost or self._finishing or claim is None:
-            return
-        await self._settle(partial(self._store.release, self.state, claim))
-
     async def conclude(self, error: BaseException | None, value: Any = None) -> None:
-        """End the run after its function has raised ``error`` or returned ``value``."""
+        """End the run after its function has raised ``error`` or returned ``value``.
+
+        Stores the events that wait first. With ``retry`` an error releases the run, so that another
+        attempt can claim it. Waits while the log is away.
+        """
         if self.lost:
             self.over()
-        elif self.cancelled or isinstance(error, RunCancelled):
-            await self.finish("cancelled")
+            return
+        if self._finishing:
+            return
+        state: State = "failed"
+        result = why = None
+        if self.cancelled or isinstance(error, RunCancelled):
+            state = "cancelled"
         elif error is not None and self.retry:
-            await self.give_up()
+            await self._settle(partial(self._store.release, self.state))
+            return
         elif error is not None and not isinstance(error, Exception):
-            await self.finish("lost", error=STOPPED)
+            state, why = "lost", STOPPED
         elif isinstance(error, RunFailed):
-            await self.finish("failed", error=str(error))
+            why = str(error)
         elif error is not None:
             # Its text may not be meant for clients. It is in the process's log.
-            await self.finish("failed", error=f"the run failed: {type(error).__name__}")
+            why = f"the run failed: {type(error).__name__}"
         else:
             try:
-                value = self.checked(self.result if value is None else value)
+                result = self.checked(self.result if value is None else value)
+                state = "done"
             except UsageError as odd:
                 logger.error("run %s: %s", self.state.id, odd)
-                await self.finish("failed", error=f"the run failed: {odd}")
-                return
-            await self.finish("done", result=value)
+                why = f"the run failed: {odd}"
+        await self._settle(partial(self._store.end, self.state.id, state, result=result, error=why))
 
     async def leave(self, error: BaseException | None) -> None:
         """As ``conclude``, which goes on if the caller is cancelled."""
@@ -238,20 +239,11 @@ class Attempt:
         The attempt is lost if this process may no longer write.
         """
         self._finishing = True
-        delay = 0.05
+        waits = f"the end of run {self.state.id} is not stored yet"
         try:
             if flush and self._writer is not None:
                 await self._writer.flush()
-            while await self._may_write():
-                try:
-                    await store()
-                except SourceUnavailableError as error:
-                    logger.warning("the end of run %s is not stored yet: %s", self.state.id, error)
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, 1.0)
-                else:
-                    return
-            self.lost = True
+            self.lost = not await stored(store, self._may_write, logging.WARNING, waits)
         except RunCancelled:
             self.lost = True
         finally:
@@ -337,7 +329,20 @@ class SyncRun(_Face):
         self._do(Run(self._attempt).flush())
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        if running_loop() is self._attempt.loop:
+            work.close()
+            raise UsageError(
+                f"run {self.id}: a SyncRun would block this event loop for ever: use it in a thread"
+            )
         asyncio.run_coroutine_threadsafe(work, self._attempt.loop).result()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _checked_name(name: str) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from headwater.errors import (
+    PositionError,
     RunCancelled,
     RunClaimError,
     RunFailed,
@@ -20,11 +23,10 @@ from headwater.errors import (
     UsageError,
 )
 from headwater.eventlog import EventLog
-from headwater.feeds._clock import utc_now
 from headwater.runs._attempt import Attempt, Run, SyncRun
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunState
-from headwater.runs._store import Created, Store, Wanted
+from headwater.runs._store import Busy, Created, Store
 from headwater.runs._tail import RunReader, Tails
 from headwater.runs._threads import Threads
 from headwater.runs._watch import Timing, Watch
@@ -33,6 +35,11 @@ logger = logging.getLogger("headwater.runs")
 
 # A function of the user, ``async def`` or ``def``: a handler takes the run, ``start`` takes its id.
 Function = Callable[[Any], Any]
+
+T = TypeVar("T")
+
+# Seconds between tries while the log is away.
+AGAIN = 0.25
 
 # How many plain functions run at the same time. Further ones wait for a thread.
 THREADS = 64
@@ -61,28 +68,24 @@ class Core:
         self.stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = Threads(THREADS)
-        self.watch = Watch(self.store, pulse, timing, self._on_news, self._look)
+        self.watch = Watch(self.store, pulse, timing, self._on_news)
 
     def reader(self, run_id: str) -> RunReader:
         """Returns a reader of a run. Its caller must ``seek`` first."""
         return RunReader(self.store, self.tails, run_id)
 
-    def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task of its own, and log its error."""
+    def keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task of its own."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("work on a run failed", exc_info=error)
-
-    async def _look(self) -> None:
-        if not self.pulse.multi:
-            # A log of one process needs no beats, so no thread looks for silent runs.
-            await self.pulse.look_for_silence(self.log)
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """As ``keep``. Logs the error of the coroutine."""
+        task = self.keep(work)
+        task.add_done_callback(_log_error)
+        return task
 
     def _on_news(self, news: Mapping[str, Any]) -> None:
         run_id, kind = news["id"], news["t"]
@@ -130,50 +133,50 @@ class Core:
         """The attempt of this loop that has the run, if there is one."""
         return [one for one in self._attempts.get(run_id, ()) if not one.claiming]
 
-    def create(
-        self, wanted: Wanted, handler: Function | None, start: Function | None
-    ) -> asyncio.Task[Created]:
-        """Create a run, and produce it here or give it to its queue."""
-        task = self.loop.create_task(self._create(wanted, handler, start))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _create(
-        self, wanted: Wanted, handler: Function | None, start: Function | None
+    async def create(
+        self,
+        planned: RunState,
+        busy: Busy,
+        hashed: str,
+        handler: Function | None,
+        start: Function | None,
     ) -> Created:
-        planned = RunState(wanted.id, wanted.kind, wanted.owner, "queued", utc_now())
+        """Create a run, and produce it here or give it to its queue."""
         with self._prepared(planned) as attempt:
-            claimed = handler is not None
-            created = await self.store.create(wanted, attempt.worker, claimed=claimed)
+            created = await self.store.create(
+                planned, busy, hashed, attempt.worker, claimed=handler is not None
+            )
             if not created.is_new:
                 attempt.over()
                 return created
             attempt.state = created.state
-        if created.after is not None and wanted.busy == "cancel":
-            self.background(self._cancel(created.after))
+        if created.after is not None and busy == "cancel":
+            self.background(self._patiently(partial(self.cancel, created.after)))
         handing: Awaitable[object] | None = None
         if handler is not None:
             self.launch(created, attempt, handler)
         else:
             handing = self.background(self.hand_over(created, attempt, start))
-        try:
-            await self.store.list(created.state)
-        except SourceUnavailableError as error:
-            logger.warning("run %s is not listed yet: %s", wanted.id, error)
+        await self._list(created.state)
         if handing is not None and created.after is None:
             await handing
         return created
 
-    async def _cancel(self, run_id: str) -> None:
-        """Cancel a run as soon as the log can."""
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Returns what the call returns, once the log answers it."""
         while True:
             try:
-                await self.cancel(run_id)
-            except SourceUnavailableError:
-                await asyncio.sleep(0.5)
-            else:
-                return
+                return await call()
+            except SourceUnavailableError as error:
+                logger.info("a run waits for the log: %s", error)
+                await asyncio.sleep(AGAIN)
+
+    async def _list(self, state: RunState) -> None:
+        """Update a run in its owner's list. A later update corrects one that fails."""
+        try:
+            await self.store.list(state)
+        except SourceUnavailableError as error:
+            logger.warning("run %s is not listed yet: %s", state.id, error)
 
     async def cancel(self, run_id: str) -> RunState | None:
         """Cancel a run. Returns its state before that; None if it is unknown."""
@@ -206,8 +209,8 @@ class Core:
         """Give a run to a queue once its turn has come. Raises SourceUnavailableError."""
         run_id = created.state.id
         try:
-            await self.wait_for(created.after)
-            if start is not None and not await self.is_over(run_id):
+            has_turn = await self._patiently(partial(self._has_turn, created))
+            if start is not None and has_turn:
                 if inspect.iscoroutinefunction(start):
                     await start(run_id)
                 else:
@@ -220,7 +223,8 @@ class Core:
             await self.store.end(run_id, "failed", error="its queue did not take the run")
             raise SourceUnavailableError("the queue of runs", repr(error)) from error
         else:
-            await self.store.notify({"t": "handed", "id": run_id, "by": attempt.worker})
+            handed = {"t": "handed", "id": run_id, "by": attempt.worker}
+            await self._patiently(partial(self.store.notify, handed))
         finally:
             attempt.over()
 
@@ -231,13 +235,12 @@ class Core:
         error: BaseException | None = None
         try:
             if not attempt.begun:
-                await self.wait_for(created.after)
-                claim = await self.store.claim(attempt.state, attempt.worker)
-                if claim is None or await self.is_over(attempt.state.id):
+                claim = await self._claim_in_turn(created, attempt)
+                if claim is None:
                     attempt.over()
                     return
                 attempt.begin(claim)
-                await self.store.list(attempt.state)
+                await self._list(attempt.state)
             if attempt.sync:
                 value = await self._threads.run(lambda: handler(SyncRun(attempt)))
                 if inspect.iscoroutine(value):
@@ -263,7 +266,23 @@ class Core:
                 error = fault if isinstance(fault, Exception) else RuntimeError(repr(fault))
         await attempt.conclude(error, value)
 
-    async def wait_for(self, run_id: str | None) -> None:
+    async def _claim_in_turn(self, created: Created, attempt: Attempt) -> str | None:
+        """Claim a run once its turn has come. Returns the claim; None if the run has ended."""
+        nonce = secrets.token_hex(8)
+
+        async def claim() -> str | None:
+            claim = await self.store.claim(attempt.state, attempt.worker, nonce)
+            return None if claim is None or await self.is_over(created.state.id) else claim
+
+        await self._patiently(partial(self._has_turn, created))
+        return await self._patiently(claim)
+
+    async def _has_turn(self, created: Created) -> bool:
+        """Wait until a run's turn has come. False if it has ended before that."""
+        await self._wait_for(created.after)
+        return not await self.is_over(created.state.id)
+
+    async def _wait_for(self, run_id: str | None) -> None:
         """Wait until a run has ended, and the runs that it waited for itself."""
         while run_id is not None:
             found = await self.store.state(run_id)
@@ -273,8 +292,9 @@ class Core:
                 reader = self.reader(run_id)
                 await reader.seek(None)
                 async with aclosing(reader.events()) as groups:
-                    async for _ in groups:
-                        pass
+                    with suppress(PositionError):  # it was forgotten as soon as it had ended
+                        async for _ in groups:
+                            pass
                 found = await self.store.state(run_id) or found
             # A run that was claimed has waited for the one before it.
             run_id = found.first.get("after") if found.claim is None else None
@@ -296,14 +316,15 @@ class Core:
         if found.state != "queued" or any(one.task or one.begun for one in self._produced(run_id)):
             raise RunClaimError(run_id, "running")
         with self._prepared(found) as attempt:
-            claim = await self.store.claim(found, attempt.worker, retry=retry)
+            nonce = secrets.token_hex(8)
+            claim = await self.store.claim(found, attempt.worker, nonce, retry=retry)
             if claim is None:
                 raise RunClaimError(run_id, "running")
             if attempt.lost or await self.is_over(run_id):
                 raise RunClaimError(run_id, "ended")
             attempt.retry = retry
             attempt.begin(claim)
-        self.background(self.store.list(found))
+        self.background(self._list(found))
         if found.cancelled:
             attempt.cancel()
         return attempt
@@ -334,3 +355,8 @@ class Core:
             await asyncio.wait(self._tasks, timeout=5)
         if self._owns_log:
             await self.log.close()
+
+
+def _log_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("work on a run failed", exc_info=error)

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from headwater.errors import UsageError
 from headwater.eventlog import EventLog
+from headwater.runs._store import Store
 
 logger = logging.getLogger("headwater.runs")
 
@@ -61,8 +62,8 @@ class Pulse:
             (``log.another()``). A log of one process gets no beats, because no other process could
             read them.
         lease: seconds without a beat after which this process loses its runs.
+        name: of the ``Runs``.
         silence: seconds without an event after which a run is lost, or None.
-        end_silent: ends such a run in the given log.
 
     Attributes:
         worker: the name under which this process claims runs. It changes whenever the process could
@@ -74,19 +75,18 @@ class Pulse:
     def __init__(
         self,
         log: EventLog,
-        topic: str,
+        name: str,
         lease: float,
         silence: float | None,
-        end_silent: Callable[[EventLog, str], Awaitable[object]],
     ) -> None:
         self.worker = secrets.token_hex(5)
         self.dead: set[str] = set()
         self.multi = log.capabilities.multi_process
         self._log = log
-        self._topic = topic
+        self._name = name
+        self._topic = Store(log, name).beats
         self._lease = lease
         self._silence = silence
-        self._end_silent = end_silent
         self._beaten_at = time.monotonic()
         self._every = lease / BEATS
         self._stand_in_at = 0.0
@@ -138,7 +138,8 @@ class Pulse:
         for holder in holders:
             if holder.silence() > self._silence:
                 holder.lose()
-                await self._end_silent(log, holder.run_id)
+                why = f"the run sent nothing for {self._silence:g} s"
+                await Store(log, self._name).end(holder.run_id, "lost", error=why)
 
     def alive(self, worker: str) -> bool:
         """Whether this process may still write for this worker."""
@@ -171,9 +172,8 @@ class Pulse:
         """End the thread."""
         self._closed = True
         self._nudge()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def _nudge(self) -> None:
         loop, wake = self._loop, self._wake

@@ -9,17 +9,19 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from math import inf
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from headwater.errors import RunCancelled, RunClaimError, SourceUnavailableError, UsageError
 from headwater.eventlog import EventLog, KeyedTopic
-from headwater.runs._attempt import Attempt, Run, SyncRun
+from headwater.feeds._clock import utc_now
+from headwater.runs._attempt import Attempt, Run, SyncRun, running_loop
 from headwater.runs._core import Core
 from headwater.runs._pulse import Pulse
 from headwater.runs._records import RunEvent, RunState
-from headwater.runs._store import Busy, Created, Store, Wanted, digest
+from headwater.runs._store import Busy, Created, digest
 from headwater.runs._tail import RunReader
 from headwater.runs._watch import Timing
+from headwater.runs._writer import INPUT_ENVELOPE, plain_json
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,40}")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -53,6 +55,8 @@ class Runs:
         start_within: timedelta = timedelta(hours=1),
         silence: float | None = None,
     ) -> None:
+        if not isinstance(log, EventLog):
+            raise UsageError(f"Runs({log!r}): write a log, as from open_log(...)")
         if not _NAME.fullmatch(name):
             raise UsageError(f"Runs(name={name[:60]!a}): 1 to 40 characters of 0-9 A-Z a-z _ -")
         for field, value in (("lease", lease), ("grace", grace), ("silence", silence)):
@@ -66,7 +70,6 @@ class Runs:
         self._timing = Timing(lease, grace, keep, start_within, silence)
         self._pulse: Pulse | None = None
         self._cores: dict[asyncio.AbstractEventLoop, Core] = {}
-        self._home: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     # Starting and following
@@ -93,7 +96,7 @@ class Runs:
         Arguments:
             kind: a name for runs of one kind, such as the path of a route.
             owner: the id of the run's owner.
-            input: a JSON value that the handler reads as ``run.input``.
+            input: a JSON value or a pydantic model, which the handler reads as ``run.input``.
             group: a name for runs that belong together, such as a conversation.
             busy: what happens while a run of the group is active. ``"reject"`` raises BusyError,
                 ``"cancel"`` cancels the active run and begins after it, ``"queue"`` begins after
@@ -101,10 +104,23 @@ class Runs:
             key: an idempotency key. The same key, kind and owner give the same run.
             hashed: a hash of the request. With the same key it must be the same.
             handler: ``async def`` or ``def``. It gets the run as its argument.
-            start: ``async def`` or ``def``. It gets the run's id, and puts it into a queue.
+            start: ``async def`` or ``def``. It gets the run's id, and puts it into a queue. Not
+                with a handler.
 
         Raises BusyError, KeyConflictError, UsageError and SourceUnavailableError.
         """
+        for field, text in (("kind", kind), ("owner", owner), ("group", group), ("key", key)):
+            if not (isinstance(text, str) or (text is None and field in ("group", "key"))):
+                raise UsageError(f"create({field}={text!r}): write a str")
+        if busy not in get_args(Busy):
+            raise UsageError(f"create(busy={busy!r}): write 'reject', 'cancel', 'queue' or 'allow'")
+        for field, function in (("handler", handler), ("start", start)):
+            if not (function is None or callable(function)):
+                raise UsageError(f"create({field}={function!r}): write a function")
+        if handler is not None and start is not None:
+            raise UsageError("create(): a run has a handler or start=, not both")
+        instead = "store it elsewhere and give its address"
+        plain, _ = plain_json(input, self.log, "create(): its input", instead, INPUT_ENVELOPE)
         core = self._core()
         if core.stopped:
             raise SourceUnavailableError("runs", "this server is being stopped", public=True)
@@ -114,9 +130,9 @@ class Runs:
             known = await core.store.state(run_id)
             if known is not None:
                 return Created.known(known, hashed)
-        wanted = Wanted(run_id, kind, owner, input, group, busy, hashed)
+        planned = RunState(run_id, kind, owner, "queued", utc_now(), group, plain)
         # A caller that leaves half-way must not leave a run that nobody produces.
-        return await asyncio.shield(core.create(wanted, handler, start))
+        return await asyncio.shield(core.keep(core.create(planned, busy, hashed, handler, start)))
 
     async def state(self, run_id: str) -> RunState | None:
         """The present state of a run; None if it does not exist or was forgotten.
@@ -272,23 +288,13 @@ class Runs:
 
     def _beating(self) -> Pulse:
         if self._pulse is None:
-            silence = self._timing.silence
-
-            async def end(log: EventLog, run_id: str) -> None:
-                why = f"the run sent nothing for {silence:g} s"
-                await Store(log, self.name).end(run_id, "lost", error=why)
-
-            beats = Store(self.log, self.name).beats
-            self._pulse = Pulse(self.log, beats, self._timing.lease, silence, end)
+            timing = self._timing
+            self._pulse = Pulse(self.log, self.name, timing.lease, timing.silence)
         return self._pulse
 
     def run_elsewhere(self, work: Callable[[Core], Any]) -> Any:
         """Run a coroutine in the event loop of another thread, and wait for its result."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+        if running_loop() is not None:
             raise UsageError("an event loop runs in this thread: use `async with`")
         home = next((loop for loop in self._cores if loop.is_running()), None)
         if home is not None and not self.log.capabilities.multi_process:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from headwater.eventlog import START, EventLog, KeyedTopic, Offset, Record
-from headwater.runs._records import RunState, State, attempt_of, worker_of
+from headwater.runs._records import RunState, State, worker_of
 
 Busy = Literal["reject", "cancel", "queue", "allow"]
 
@@ -59,23 +59,6 @@ class BusyError(Exception):
 
 class KeyConflictError(Exception):
     """The idempotency key was used for another body."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A run that is to be created: the arguments of ``Runs.create``.
-
-    Attributes:
-        hashed: a hash of the request. Another hash with the same id is a conflict.
-    """
-
-    id: str
-    kind: str
-    owner: str
-    input: Any
-    group: str | None
-    busy: Busy
-    hashed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,34 +133,38 @@ class Store:
 
     # Beginning
 
-    async def create(self, wanted: Wanted, worker: str, *, claimed: bool) -> Created:
+    async def create(
+        self, planned: RunState, busy: Busy, hashed: str, worker: str, *, claimed: bool
+    ) -> Created:
         """Create a run, or find the one that has this id already.
 
         Arguments:
+            planned: the run, with its kind, owner, group and input.
+            hashed: a hash of the request. Another hash with the same id is a conflict.
             worker: the worker that starts the run.
             claimed: whether ``worker`` claims the run at once, unless it waits for its group.
 
         Raises BusyError and KeyConflictError.
         """
-        run_id, nonce = wanted.id, secrets.token_hex(8)
+        run_id, nonce = planned.id, secrets.token_hex(8)
         data = {
-            "t": "run", "id": run_id, "kind": wanted.kind, "owner": wanted.owner,
-            "group": wanted.group, "hash": wanted.hashed, "input": wanted.input, "w": worker,
+            "t": "run", "id": run_id, "kind": planned.kind, "owner": planned.owner,
+            "group": planned.group, "hash": hashed, "input": planned.input, "w": worker,
             "nonce": nonce,
         }  # fmt: skip
         group = None
-        if wanted.group is not None:
-            group = self._groups_topic(wanted.kind, wanted.owner, wanted.group)
-        if group is not None and wanted.busy == "reject":
+        if planned.group is not None:
+            group = self._groups_topic(planned.kind, planned.owner, planned.group)
+        if group is not None and busy == "reject":
             before = await self._last(group)
             if before is not None and before.data["id"] != run_id:
                 active = await self._active(before)
                 if active is not None:
                     raise BusyError(active.id)
         await self.notify({"t": "new", "id": run_id, "w": worker})
-        if group is not None and wanted.busy != "allow":
+        if group is not None and busy != "allow":
             try:
-                data = await self._enter_group(group, data, wanted.busy, claimed)
+                data = await self._enter_group(group, data, busy, claimed)
             except BusyError:
                 await self.notify({"t": "end", "id": run_id})
                 raise
@@ -189,7 +176,7 @@ class Store:
         record = await self.first(self.topic(run_id), data, "new")
         found = RunState.of(record)
         if record.data["nonce"] != nonce:
-            return Created.known(await self.state(run_id) or found, wanted.hashed)
+            return Created.known(await self.state(run_id) or found, hashed)
         return Created(found, is_new=True, after=data.get("after"))
 
     async def _last(self, group: str) -> Record | None:
@@ -247,15 +234,17 @@ class Store:
 
     # Deciding
 
-    async def claim(self, found: RunState, worker: str, *, retry: bool = False) -> str | None:
+    async def claim(
+        self, found: RunState, worker: str, nonce: str, *, retry: bool = False
+    ) -> str | None:
         """Claim a queued run for a worker. Returns the claim; None if another attempt has it.
 
-        With ``retry`` another attempt may claim the run once this one is dead.
+        Arguments:
+            nonce: of this attempt, because two deliveries to one process make the same claim.
+            retry: whether another attempt may claim the run once this one is dead.
         """
         claim = f"{found.attempt + 1}-{worker}"
         await self.notify({"t": "claim", "id": found.id, "w": worker})
-        # Two deliveries to one process make the same claim.
-        nonce = secrets.token_hex(8)
         data = {"t": "claim", "c": claim, "retry": retry, "nonce": nonce}
         record = await self.first(self.topic(found.id), data, f"claim:{found.attempt + 1}")
         return claim if record.data["nonce"] == nonce else None
@@ -265,9 +254,9 @@ class Store:
         await self.first(self.topic(run_id), {"t": "cancel"}, "cancel")
         await self.notify({"t": "cancel", "id": run_id})
 
-    async def release(self, found: RunState, claim: str) -> None:
-        """Release a run, so that another attempt can claim it."""
-        key = f"release:{attempt_of(claim)}"
+    async def release(self, found: RunState) -> None:
+        """Release a run from the attempt that has it, so that another one can claim it."""
+        claim, key = found.claim, f"release:{found.attempt}"
         await self.first(self.topic(found.id), {"t": "release", "c": claim}, key)
         await self.notify({"t": "release", "id": found.id, "c": claim, "by": worker_of(claim)})
         await self.list(await self.state(found.id) or found)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from headwater.errors import PositionError, ResetReason
 from headwater.eventlog import START, Bounds, Offset, Record
@@ -38,7 +37,10 @@ class Tail:
     Attributes:
         floor: an offset; all later records are in memory.
         followers: how many followers use this tail.
+        news: set at the next record.
         gone: why followers cannot continue; None while they can.
+        joining: held by the follower that joins the log for all of them.
+        joined: whether one has.
     """
 
     def __init__(self) -> None:
@@ -47,8 +49,10 @@ class Tail:
         self.events: dict[Offset, RunEvent] = {}
         self.followers = 0
         self.gone: ResetReason | None = None
+        self.joining = asyncio.Lock()
+        self.joined = False
         self._size = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.news = asyncio.Event()
 
     def deliver(self, records: Sequence[Record]) -> None:
         """As Follower."""
@@ -72,20 +76,9 @@ class Tail:
         """The offset of the latest record."""
         return self.records[-1].offset if self.records else self.floor
 
-    async def wait(self) -> None:
-        """Wait for something new."""
-        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(news)
-        try:
-            await news
-        finally:
-            self._waiting.discard(news)
-
     def _ring(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for news in waiting:
-            if not news.done():  # a follower that has left
-                news.set_result(None)
+        news, self.news = self.news, asyncio.Event()
+        news.set()
 
 
 def _size(record: Record) -> int:
@@ -101,24 +94,23 @@ class Tails:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tails: dict[str, Tail] = {}
-        self._joining: dict[str, asyncio.Lock] = {}
 
     async def join(self, run_id: str) -> Tail:
         """Returns the tail of a run. Each call needs a ``leave``. Raises SourceUnavailableError."""
-        lock = self._joining.setdefault(run_id, asyncio.Lock())
+        tail = self._tails.get(run_id)
+        if tail is None or tail.gone is not None:
+            tail = self._tails[run_id] = Tail()
+        tail.followers += 1
         try:
-            async with lock:
-                tail = self._tails.get(run_id)
-                if tail is None or tail.gone is not None:
-                    tail = Tail()
+            async with tail.joining:
+                if not tail.joined:
                     bounds = await self._store.log.follow(self._store.topic(run_id), tail)
                     tail.floor = max(tail.floor, bounds.latest)
-                    self._tails[run_id] = tail
-                tail.followers += 1
-                return tail
-        finally:
-            if run_id not in self._tails:
-                self._joining.pop(run_id, None)
+                    tail.joined = True
+        except BaseException:
+            await self.leave(run_id, tail)
+            raise
+        return tail
 
     async def leave(self, run_id: str, tail: Tail) -> None:
         """Undo ``join``."""
@@ -126,7 +118,6 @@ class Tails:
         if not tail.followers:
             if self._tails.get(run_id) is tail:
                 del self._tails[run_id]
-                self._joining.pop(run_id, None)
             await self._store.log.unfollow(self._store.topic(run_id), tail)
 
 
@@ -205,7 +196,7 @@ class RunReader:
                 elif not self.fold.ended:
                     yield ()
                     if tail.gone is None and self._offset >= tail.latest:
-                        await tail.wait()
+                        await tail.news.wait()
         finally:
             await self._tails.leave(self._run_id, tail)
 
@@ -220,31 +211,14 @@ class RunReader:
             if record.offset <= self._offset:
                 break
             fresh.append(record)
-        found = []
-        for record in reversed(fresh):
-            taken = self.fold.take(record)
-            self._offset = record.offset
-            if taken is None:
-                continue
-            event = tail.events.get(record.offset)
-            if event is None or event.number != self.fold.number:
-                event = tail.events[record.offset] = self._event(record, *taken)
-            found.append(event)
-            if self.fold.ended:
-                break
-        return found
+        return list(self._taken(reversed(fresh), tail.events))
 
     def _merged(self, records: Sequence[Record]) -> list[RunEvent]:
         """The events of past records. Adjacent deltas are combined into one."""
         # Each event, and the texts of the deltas that are combined in it.
         found: list[tuple[RunEvent, list[str]]] = []
         size = 0
-        for record in records:
-            taken = self.fold.take(record)
-            self._offset = record.offset
-            if taken is None:
-                continue
-            event = self._event(record, *taken)
+        for event in self._taken(records, {}):
             texts = []
             if event.name == "delta":
                 text = event.data["text"]
@@ -255,13 +229,25 @@ class RunReader:
                 texts.append(text)
                 size += len(text)
             found.append((event, texts))
-            if self.fold.ended:
-                break
         return [
             replace(event, data={"text": "".join(texts)}) if len(texts) > 1 else event
             for event, texts in found
         ]
 
-    def _event(self, record: Record, name: str, data: Any) -> RunEvent:
-        place = f"{self.fold},{self._source.place(record)}"
-        return RunEvent(name, data, self.fold.number, str(Position(self._feed, self._epoch, place)))
+    def _taken(
+        self, records: Iterable[Record], known: dict[Offset, RunEvent]
+    ) -> Iterator[RunEvent]:
+        """The events of the next records, up to ``end``. ``known`` has those made before."""
+        for record in records:
+            if self.fold.ended:
+                return
+            taken = self.fold.take(record)
+            self._offset = record.offset
+            if taken is None:
+                continue
+            event = known.get(record.offset)
+            if event is None or event.number != self.fold.number:
+                place = f"{self.fold},{self._source.place(record)}"
+                position = str(Position(self._feed, self._epoch, place))
+                event = known[record.offset] = RunEvent(*taken, self.fold.number, position)
+            yield event

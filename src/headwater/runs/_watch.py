@@ -84,8 +84,7 @@ class Watch:
     """The watcher of one event loop. Follows ``news`` and ``beats``.
 
     Arguments:
-        on_news: called in the event loop with each record of ``news``.
-        on_look: called after each check while runs are active.
+        on_news: called in the event loop with each record of ``news``, some of them twice.
     """
 
     def __init__(
@@ -94,7 +93,6 @@ class Watch:
         pulse: Pulse,
         timing: Timing,
         on_news: Callable[[Mapping[str, Any]], None],
-        on_look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._pulse = pulse
@@ -102,7 +100,6 @@ class Watch:
         self._keep = timing.keep
         self._start_within = timing.start_within.total_seconds()
         self._on_news = on_news
-        self._on_look = on_look
         self._active: dict[str, _Active] = {}
         self._seen: dict[str, float] = {}
         self._every = min(timing.lease / LOOKS, 1.0)
@@ -113,7 +110,7 @@ class Watch:
         self._news = TopicReader(store.log, store.news, self._take_news, self._lost_place)
         self._beats = TopicReader(store.log, store.beats, self._take_beats, self._lost_place)
         self._read_all = False
-        # News that arrived while older news were read. They are noted again afterwards, in order.
+        # News that arrived while older news were read. They are heeded again afterwards, in order.
         self._meanwhile: list[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Lock()
@@ -146,17 +143,13 @@ class Watch:
         if self._meanwhile is not None:
             self._meanwhile += records
         for record in records:
-            self._heed(record)
+            self._heed(record.data)
 
-    def _heed(self, record: Record) -> None:
-        if self._note(record.data):
-            self._on_news(record.data)
-
-    def _note(self, news: Mapping[str, Any]) -> bool:
-        """Note one record of ``news``. Returns False for a kind that this version does not know."""
+    def _heed(self, news: Mapping[str, Any]) -> None:
+        """Note one record of ``news``, and pass it on. A later version may write others."""
         kind, run_id = news.get("t"), news.get("id")
         if not isinstance(kind, str) or not isinstance(run_id, str):
-            return False
+            return
         known = self._active.get(run_id)
         cancelled = known is not None and known.cancelled
         if kind == "end":
@@ -173,7 +166,7 @@ class Watch:
                 self._active[run_id] = _Active(None, self._now(), cancelled=cancelled)
         elif kind == "cancel" and known is not None:
             known.cancelled = True
-        return True
+        self._on_news(news)
 
     def _take_beats(self, records: Sequence[Record]) -> None:
         now = self._now()
@@ -202,7 +195,9 @@ class Watch:
                 if self._read_all:
                     await self._read_news()
                 await self._look()
-                await self._on_look()
+                if not self._pulse.multi:
+                    # A log of one process needs no beats, so no thread looks for silent runs.
+                    await self._pulse.look_for_silence(self._store.log)
                 if time.monotonic() > due:
                     await self.sweep()
                     due = time.monotonic() + random.uniform(0.8, 1.2) * self._sweep_every
@@ -238,7 +233,7 @@ class Watch:
             while True:
                 page = await self._store.log.read(self._store.news, after, PAGE)
                 for record in page.records:
-                    self._heed(record)
+                    self._heed(record.data)
                     after = record.offset
                 if len(page.records) < PAGE:
                     return
@@ -247,7 +242,7 @@ class Watch:
             raise
         finally:
             for record in self._meanwhile:
-                self._note(record.data)
+                self._heed(record.data)
             self._meanwhile = None
 
     async def _look(self) -> None:
@@ -331,8 +326,8 @@ class Watch:
             )
             return None
         cancelled = found.cancelled or known.cancelled
-        if found.retry and found.state == "running" and found.claim and not cancelled:
-            await self._store.release(found, found.claim)
+        if found.retry and found.state == "running" and not cancelled:
+            await self._store.release(found)
             if self._active.get(run_id) is known:
                 self._active[run_id] = _Active(None, self._now())
             return None

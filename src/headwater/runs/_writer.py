@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from headwater.errors import RunCancelled, SourceUnavailableError, UsageError
@@ -31,12 +32,15 @@ SOON = 4096
 # its data. To cancel a run means to store all of this first: 16 appends of small events.
 BUFFER = 256 * 1024
 EACH = 1024
-# Characters of one delta as it is stored; a longer text becomes several.
-PIECE = 64 * 1024
+# Characters of one delta as it is stored, and bytes of JSON for one, at most: a control character
+# takes six. A longer text becomes several deltas.
+PIECE, WIDEST = 64 * 1024, 6
 # Events of one append. The limit keeps the ``end`` of a run among its last records.
 BATCH = 16
 # Bytes of an event's record beside its data, and the levels of JSON that are left for the data.
 ENVELOPE = 512
+# Bytes of a run's first record beside its input.
+INPUT_ENVELOPE = 4096
 LEVELS = MAX_DEPTH - 2
 # Seconds between tries while the log is away.
 SHORTEST, LONGEST = 0.05, 1.0
@@ -103,6 +107,7 @@ class Writer:
         self._run_id = run_id
         self._claim = claim
         self._allowed = allowed
+        self._piece = max(1, min(PIECE, (log.max_event_bytes - ENVELOPE) // WIDEST))
         self._waiting: deque[_Event] = deque()
         self._size = 0
         # Whether the events that wait are stored without regard to EVERY.
@@ -125,9 +130,9 @@ class Writer:
             text.encode()
         except UnicodeEncodeError as error:
             raise UsageError("delta(): a lone surrogate cannot be stored as UTF-8") from error
-        for start in range(0, len(text), PIECE):
+        for start in range(0, len(text), self._piece):
             await self._room()
-            self._add_text(text[start : start + PIECE])
+            self._add_text(text[start : start + self._piece])
 
     async def send(self, name: str, data: Any) -> None:
         """Add an event, and store it at once with all events that wait. Raises UsageError."""
@@ -171,7 +176,7 @@ class Writer:
         if not text:
             return
         last = self._waiting[-1] if self._waiting else None
-        if last is not None and last.name == "delta" and last.size + len(text) <= PIECE:
+        if last is not None and last.name == "delta" and last.size + len(text) <= self._piece:
             last.data += text
             last.size += len(text)
         else:
@@ -238,18 +243,35 @@ class Writer:
 
     async def _append(self, records: list[dict[str, Any]]) -> None:
         """Append, and retry while the log is away. Readers skip a record stored twice, by ``s``."""
-        delay = SHORTEST
-        while self._closed is None:
-            if not await self._allowed():
-                self.close("lost")
-                return
-            try:
-                await self._log.append(self._topic, records)
-            except SourceUnavailableError as error:
-                if delay == SHORTEST:
-                    # Each run of the process says so; the log and the signs of life warn once.
-                    logger.info("run %s waits: %s", self._run_id, error)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST)
-            else:
-                return
+        append = partial(self._log.append, self._topic, records)
+        # Each run of the process logs this; the log and the signs of life warn once.
+        if not await stored(append, self._may_append, logging.INFO, f"run {self._run_id} waits"):
+            self.close("lost")
+
+    async def _may_append(self) -> bool:
+        return self._closed is None and await self._allowed()
+
+
+async def stored(
+    store: Callable[[], Awaitable[object]],
+    allowed: Callable[[], Awaitable[bool]],
+    level: int,
+    waits: str,
+) -> bool:
+    """Call ``store``, and again while the log is away. False once that is not allowed any more.
+
+    Arguments:
+        level, waits: of the line in the process's log when the log is away.
+    """
+    delay = SHORTEST
+    while await allowed():
+        try:
+            await store()
+        except SourceUnavailableError as error:
+            if delay == SHORTEST:
+                logger.log(level, "%s: %s", waits, error)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST)
+        else:
+            return True
+    return False

@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.errors import DeclarationError
 from headwater.sql.sqlite._connections import file_of
 
-# By MetaData, the engines by which its tables are followed.
-_followed: WeakKeyDictionary[sa.MetaData, WeakSet[sa.Engine]] = WeakKeyDictionary()
+# The engines by which tables are followed.
+_followed: WeakKeyDictionary[sa.Table, WeakSet[sa.Engine]] = WeakKeyDictionary()
 
 
 def follow(engine: AsyncEngine, tables: Iterable[sa.Table]) -> None:
     """Note that these tables are in the database of this engine."""
     for table in tables:
-        _followed.setdefault(table.metadata, WeakSet()).add(engine.sync_engine)
+        _followed.setdefault(table, WeakSet()).add(engine.sync_engine)
 
 
 def are_apart(one: sa.Engine, other: sa.Engine) -> bool:
@@ -58,8 +58,8 @@ def check_listen(engine: AsyncEngine, listen: Sequence[AsyncEngine | sa.Engine])
 def check_one_database(name: str, engine: AsyncEngine, tables: Sequence[sa.Table]) -> None:
     """Raises DeclarationError for tables that are known to be in two databases.
 
-    Applications with two databases have a MetaData for each. Tables that this process follows are
-    known. All others count as tables of this engine's database.
+    Tables that this process follows are known. All others count as in the databases of those that
+    have their MetaData, and if there are none, in this engine's.
     """
     if _apart(engine, tables) is None:
         return
@@ -78,14 +78,18 @@ def check_one_database(name: str, engine: AsyncEngine, tables: Sequence[sa.Table
 def _apart(
     engine: AsyncEngine, tables: Sequence[sa.Table]
 ) -> tuple[tuple[sa.Table, sa.Engine], tuple[sa.Table, sa.Engine]] | None:
-    known = {
-        table.metadata: (table, list(_followed.get(table.metadata, ())) or [engine.sync_engine])
-        for table in reversed(tables)
-    }
-    for (one, here), (other, there) in combinations(reversed(known.values()), 2):
+    known = [(table, _engines_of(table) or {engine.sync_engine}) for table in tables]
+    for (one, here), (other, there) in combinations(known, 2):
         if all(are_apart(a, b) for a, b in product(here, there)):
-            return (one, here[0]), (other, there[0])
+            return (one, next(iter(here))), (other, next(iter(there)))
     return None
+
+
+def _engines_of(table: sa.Table) -> set[sa.Engine]:
+    own = set(_followed.get(table, ()))
+    return own or {
+        one for like in table.metadata.tables.values() for one in _followed.get(like, ())
+    }
 
 
 def shown(engine: AsyncEngine | sa.Engine) -> str:

@@ -111,7 +111,7 @@ class Expression(Judged):
         def number(element: Any, **_: Any) -> Any:
             if isinstance(element, sa.BindParameter):
                 if id(element) not in known:
-                    kind = _unbounded(element.type)
+                    kind = unbounded(element.type)
                     known[id(element)] = sa.bindparam(f"value_{len(kinds)}", type_=kind)
                     kinds.append(kind)
                     values.append(element.effective_value)
@@ -329,7 +329,7 @@ def _check_pattern(where: str, like: Any) -> None:
         )
 
 
-def _unbounded(kind: Any) -> Any:
+def unbounded(kind: Any) -> Any:
     """A type without a length and a precision, to which PostgreSQL would cut a value in a list."""
     if isinstance(kind, (sa.Enum, sa.types.TypeDecorator)):
         return kind

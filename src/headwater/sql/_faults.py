@@ -49,6 +49,7 @@ _STATES = {
     "XX": "the server reports an internal error",
     "72000": "the snapshot is too old",
 }
+_MAY_NOT = "42501"
 
 
 def unavailable(error: BaseException) -> str | None:
@@ -75,6 +76,8 @@ def _by_state(state: str) -> str | None:
 
 def _of_postgresql(error: sa.exc.DBAPIError) -> str | None:
     state = getattr(error.orig, "sqlstate", None)
+    if state == _MAY_NOT:
+        return f"this user may not do that: {str(error.orig).splitlines()[0]}"
     if state is not None:
         return _by_state(state)
     # psycopg has no state for a connection that broke, or that could not be made.

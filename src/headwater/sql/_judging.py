@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headwater.feeds._source import JUDGED, Compared, Filter, OneOf
 from headwater.sql._expressions import Column, Condition, Expression, Shape
 from headwater.sql._filters import ShapeSlot
-from headwater.sql._model import TableModel
+from headwater.sql._model import TableModel, TypeOf
 from headwater.sql._tracking import quote
 from headwater.sql._values import is_plain
 
@@ -152,17 +152,17 @@ class _ListedShape(ShapeSlot):
 
 
 def question_columns(
-    form: Iterable[Question], columns: Mapping[str, Any], is_value: IsValue, dialect: str
+    form: Iterable[Question], model: TableModel, is_value: IsValue, dialect: str
 ) -> list[Column]:
-    """The columns of the answers about a row with these columns, by attribute."""
+    """The columns of the answers about a row of a table."""
     found: list[Column] = []
+    types = {model.columns[name].type: said for name, said in model.types.items()}
     for number, (name, size) in enumerate(form):
         if isinstance(size, Shape):
-            found.append(shape_column(number, size, is_value))
+            found.append(shape_column(number, size, is_value, types))
             continue
-        slots: list[Any] = [
-            sa.bindparam(_parameter(number, at), type_=columns[name].type) for at in range(size)
-        ]
+        kind = model.columns[name].type
+        slots: list[Any] = [sa.bindparam(_parameter(number, at), type_=kind) for at in range(size)]
         slots.append(None)
         for at in range(0, len(slots), _IN_A_COLUMN):
             array = sa.func.json_array if dialect == "sqlite" else sa.func.json_build_array
@@ -188,12 +188,17 @@ async def judged_columns(connection: AsyncConnection, model: TableModel) -> froz
         collated = any("collate" in str(row[2]).lower() for row in found)
         plain = {n for n, c in model.columns.items() if _as_on_sqlite(c, types, collated)}
     else:
-        name = ".".join(quote(each) for each in (table.schema, table.name) if each)
-        rows = (await connection.execute(_POSTGRESQL, {"name": name})).all()
+        rows = await stored_columns(connection, table)
         kinds = {row[0]: str(row[1]) for row in rows if row[2]}
         model.learn_types({row[0]: str(row[3]) for row in rows})
         plain = {n for n, c in model.columns.items() if _as_on_postgresql(c, kinds)}
     return judged_by_type(model.columns, dialect) | (model.columns.keys() - plain)
+
+
+async def stored_columns(connection: AsyncConnection, table: sa.Table) -> Sequence[Sequence[Any]]:
+    """What ``_POSTGRESQL`` says of each column of a table."""
+    name = ".".join(quote(each) for each in (table.schema, table.name) if each)
+    return (await connection.execute(_POSTGRESQL, {"name": name})).all()
 
 
 def _as_on_sqlite(column: sa.Column[Any], types: Mapping[str, str], collated: bool) -> bool:
@@ -219,9 +224,14 @@ def _affinity(declared: str) -> str:
     return "TEXT" if any(each in words for each in ("CHAR", "CLOB", "TEXT")) else "OTHER"
 
 
-def shape_column(number: int, shape: Shape, is_value: IsValue) -> Column:
-    """The numbers, as JSON, of the expressions of a shape that are true of a row."""
-    asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape)
+def shape_column(
+    number: int, shape: Shape, is_value: IsValue, types: Mapping[Any, str] | None = None
+) -> Column:
+    """The numbers, as JSON, of the expressions of a shape that are true of a row.
+
+    ``types``: by the type that a model's column has, the one in the database, as SQL.
+    """
+    asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape, types or {})
     true = is_value(JUDGED, _ListedShape("", shape, asked))
     array = sa.func.json_group_array if shape.lite else sa.func.json_agg
     numbers = sa.cast(array(next(iter(asked.c))), sa.Text)
@@ -243,26 +253,32 @@ def _asked_values(number: int, expressions: Sequence[Expression]) -> dict[str, A
 
 def _asked_lite(number: int, shape: Shape) -> sa.FromClause:
     values = sa.func.json_each(sa.bindparam(f"asked_{number}", type_=sa.Text)).table_valued(
-        sa.column("key", sa.Integer), sa.column("value"), name=f"listed_{number}"
+        sa.column("key", sa.Integer), sa.column("value"), name=f"headwater_listed_{number}"
     )
     parts = [
         sa.type_coerce(sa.func.json_extract(values.c.value, f"$[{at}]"), kind).label(f"value_{at}")
         for at, kind in enumerate(shape.kinds)
     ]
-    return sa.select(values.c.key, *parts).subquery(f"asked_{number}")
+    return sa.select(values.c.key, *parts).subquery(f"headwater_asked_{number}")
 
 
-def _asked_array(number: int, shape: Shape) -> sa.FromClause:
+def _asked_array(number: int, shape: Shape, types: Mapping[Any, str]) -> sa.FromClause:
     name = f"asked_{number}"
     kinds: list[Any] = [sa.Integer(), *shape.kinds]
     names = [name, *(f"{name}_{at}" for at in range(len(shape.kinds)))]
-    arrays = [
-        sa.cast(sa.bindparam(each, type_=ARRAY(kind)), ARRAY(kind))
-        for each, kind in zip(names, kinds, strict=True)
-    ]
+    arrays = [_array(each, kind, types.get(kind)) for each, kind in zip(names, kinds, strict=True)]
     columns = [sa.column(f"value_{at - 1}", kind) for at, kind in enumerate(kinds) if at]
     unnested = sa.func.unnest(*arrays).table_valued(sa.column("number", sa.Integer), *columns)
-    return unnested.render_derived(name=name)
+    return unnested.render_derived(name=f"headwater_{name}")
+
+
+def _array(name: str, kind: Any, said: str | None) -> Column:
+    """A parameter with values of a type. ``said``: the SQL of the type that the database has."""
+    if said is None or not isinstance(kind, sa.Enum):
+        return sa.cast(sa.bindparam(name, type_=ARRAY(kind)), ARRAY(kind))
+    # The database may have an enum of another name, or a text, and psycopg lets it decide.
+    text: Any = kind.adapt(sa.Enum, native_enum=False)  # type: ignore[no-untyped-call]
+    return sa.cast(sa.bindparam(name, type_=ARRAY(text)), ARRAY(TypeOf(said)))
 
 
 def _numbers(answer: Any) -> list[int]:

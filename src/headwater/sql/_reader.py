@@ -33,15 +33,15 @@ from headwater.sql._judging import NO_QUESTIONS, Questions, judged_by_type, judg
 from headwater.sql._model import TableModel
 from headwater.sql._schemas import SCHEMAS
 from headwater.sql._trim import Trim, remove
-from headwater.sql._unreadable import Unreadable, with_key
+from headwater.sql._unreadable import Unreadable
 from headwater.sql._wanted import Wanted
 
 Row = Sequence[Any]
 # The key and the moment of an item in a window.
 Member = tuple[Mapping[str, Any], datetime]
 P = TypeVar("P", bound=Place)
-# PostgreSQL's state for an operator that does not exist.
-_NO_OPERATOR = "42883"
+# PostgreSQL's states for an operator and for a type that does not exist.
+_NOT_THERE = ("42883", "42704")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,11 +268,12 @@ class TableReader(TailReader):
                 f"{error.orig}"
             ) from error
         pairs = [(n, v) for each in wanted.any_of for n, v in each if n in self.judged]
-        if pairs and state == _NO_OPERATOR:
+        if pairs and state in _NOT_THERE:
             names = " and ".join(dict.fromkeys(repr(name) for name, _ in pairs))
             raise DeclarationError(
                 f"{self.name} cannot be filtered by {names}: PostgreSQL has no equality for such a "
-                "type, as for json, xml and point; filter by a column with the part that you want"
+                "type, as for json, xml and point; filter by a column with the part that you want. "
+                f"Or the model has another type than the table: {str(error.orig).splitlines()[0]}"
             ) from error
         if pairs and (isinstance(error, sa.exc.DataError) or state.startswith("22")):
             name, value = pairs[0]
@@ -336,7 +337,7 @@ class TableReader(TailReader):
         key = None
         if self.model.tracking.keyed:
             key = self.key_of([values[name] for name in self.model.key])
-        item = None if removed else with_key(values, key)
+        item = None if removed else values
         compared = values if compared is None else compared
         named = self.model.key
         return Change(place, compared, item, removed=removed, key=key, moment=moment, named=named)

@@ -222,7 +222,7 @@ class Statements(ABC):
     def _build_newest(self, selected: Selection, kind: str) -> Query:
         complete = sa.and_(self.complete, self.below(kind), *self._inside(selected.column))
         rows = self._rows(selected.form, complete, descending=True)
-        return self.whole(rows.subquery("picked"), selected, False)
+        return self.whole(rows.subquery("headwater_picked"), selected, False)
 
     def _rows(
         self,
@@ -247,9 +247,14 @@ class Statements(ABC):
 
     def _merged(self, parts: Sequence[Query]) -> sa.Subquery:
         if len(parts) == 1:
-            return parts[0].subquery("picked")
+            return parts[0].subquery("headwater_picked")
         every = sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery()
-        return sa.select(every).order_by(*self.sorting(every)).limit(COUNT).subquery("picked")
+        return (
+            sa.select(every)
+            .order_by(*self.sorting(every))
+            .limit(COUNT)
+            .subquery("headwater_picked")
+        )
 
     def _removal(self, selected: Selection, lack: Lack) -> Query:
         mine = REMOVALS.c.table_name == self.model.tracking.name
@@ -289,7 +294,7 @@ class Statements(ABC):
     def answers(self, selected: Selection, *, old: bool = False) -> list[Column]:
         """What the database compared with a row, or with the ``old`` row of a removal."""
         is_value = self.old_is if old else self.filters.is_value
-        return question_columns(selected.questions, self.model.columns, is_value, self.dialect)
+        return question_columns(selected.questions, self.model, is_value, self.dialect)
 
     def old_is(self, name: str, slot: Any) -> Condition:
         """The condition that a row that was removed had a value."""
@@ -309,13 +314,13 @@ class Statements(ABC):
         if not names:
             return condition({})
         # A column of a union compares as its first part does: with its collation, as its type.
-        kinds, names = self.model.table.alias("kind").c, sorted(names)
+        kinds, names = self.model.table.alias("headwater_kind").c, sorted(names)
         as_stored = sa.union_all(
             sa.select(
                 *(kinds[self.model.columns[each].key].label(f"old_{each}") for each in names)
             ).where(sa.false()),
             sa.select(*(self.old(each).label(f"old_{each}") for each in names)).correlate(REMOVALS),
-        ).subquery("as_stored")
+        ).subquery("headwater_as_stored")
         columns = {each: as_stored.c[f"old_{each}"] for each in names}
         found = sa.select(1).select_from(as_stored).where(condition(columns))
         return sa.exists(found.correlate_except(as_stored))

@@ -8,7 +8,7 @@ the database has for it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,16 +46,6 @@ class Unreadable:
 
     def __repr__(self) -> str:
         return "a value that cannot be read"
-
-
-def with_key(values: Mapping[str, Any], key: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The values of an item, which cannot be shown if its key holds NULL.
-
-    SQLite lets NULL into a key, in as many rows as there are. To a client they are all one item.
-    """
-    if key is None or None not in key.values():
-        return values
-    return {**values, **{name: Unreadable() for name in key if key[name] is None}}
 
 
 def cannot_be_read(error: Exception) -> bool:

@@ -5,6 +5,7 @@ An application's own handler always decides first, also for errors of Headwater'
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,23 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from headwater.errors import PositionError, SourceUnavailableError, UnfitItemError
-from headwater.web.problems import (
-    decided_by_application,
-    internal_problem,
-    problem_of,
-    unexpected_problem,
-    validation_error,
-)
+from headwater.web import problems
+from headwater.web.problems import internal_problem, validation_error
 
 # What FastAPI installs by itself.
 _DEFAULTS: tuple[Any, ...] = (http_exception_handler, request_validation_exception_handler)
-
-
-def own_problem(error: Exception, app: Any) -> Response | None:
-    """What a route of Headwater answers for an error; None where the application decides."""
-    if decided_by_application(error, app, _DEFAULTS):
-        return None
-    return _problem_of(error) or unexpected_problem(app)
 
 
 def install_problems(app: FastAPI) -> None:
@@ -58,4 +47,7 @@ async def _answer(_: Request, error: Exception) -> Response:
 def _problem_of(error: Exception) -> Response | None:
     if isinstance(error, RequestValidationError):
         error = validation_error(error.errors())
-    return problem_of(error)
+    return problems.problem_of(error)
+
+
+own_problem = partial(problems.own_problem, problem=_problem_of, defaults=_DEFAULTS)

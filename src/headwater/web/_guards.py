@@ -115,50 +115,52 @@ def _required(
             f"feed {path!r}: requires={requires!r}: write a permission, a guard or a list of "
             "these; leave requires= out for a feed that everybody may see"
         )
-    made: list[params.Depends] = []
-    for each in wanted:
-        if isinstance(each, str):
-            if make is None:
-                raise DeclarationError(
-                    f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
-                    "makes a guard of a permission"
-                )
-            made.append(_made(make, each, path))
-        elif isinstance(each, params.Depends):
-            if each.dependency is None:
-                raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
-            made.append(each if isinstance(each, Guard) else guard_of(each))
-        else:
+    return [_guard_from(each, make, path) for each in wanted]
+
+
+def _guard_from(
+    each: str | params.Depends, make: Callable[[str], Any] | None, path: str
+) -> params.Depends:
+    if isinstance(each, str):
+        if make is None:
             raise DeclarationError(
-                f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
+                f"feed {path!r}: requires={each!r} needs LiveRouter(requires=...), which "
+                "makes a guard of a permission"
             )
-    return made
-
-
-def _made(make: Callable[[str], Any], permission: str, path: str) -> params.Depends:
-    found = make(permission)
-    if not isinstance(found, params.Depends):
+        found = make(each)
+        if not isinstance(found, params.Depends):
+            raise DeclarationError(
+                f"feed {path!r}: LiveRouter(requires=...) made {found!r} of {each!r}: return "
+                "guard(function) or Depends(function)"
+            )
+    elif isinstance(each, params.Depends):
+        found = each
+    else:
         raise DeclarationError(
-            f"feed {path!r}: LiveRouter(requires=...) made {found!r} of {permission!r}: return "
-            "guard(function) or Depends(function)"
+            f"feed {path!r}: requires={each!r}: write a permission, a guard or a list of these"
         )
-    return found
+    if found.dependency is None:
+        raise DeclarationError(f"feed {path!r}: requires=Depends() names no dependency")
+    return found if isinstance(found, Guard) else guard_of(found)
 
 
 def guard_of(depends: params.Depends) -> Guard:
     """The guard of a dependency, with its scopes and whatever else it says."""
     assert depends.dependency is not None
-    return Guard(**{**vars(depends), "dependency": _Once.of(depends.dependency)})
+    return Guard(**{**vars(depends), "dependency": Once.of(depends.dependency)})
 
 
-class _Once:
+class Once:
     """A guard's function, called once for a request however often it is solved.
 
     It is equal to the function, so that ``app.dependency_overrides`` finds it by that.
+
+    Attributes:
+        call: the function.
     """
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+        self.call = call
         self._run = as_coroutine(call)
         own = parameters_of(call, getattr(call, "__qualname__", repr(call)))
         # FastAPI fills in only one of a kind. This kind is a WebSocket's, too.
@@ -196,43 +198,47 @@ class _Once:
             values[self._tasks] = own_tasks = BackgroundTasks()
             tasks.add_task(own_tasks)
         value = await self._run(**values)
-        decided[id(self)] = _Decided(value, before, response, tasks, own_tasks)
+        after = [] if response is None else response.raw_headers
+        decided[id(self)] = _Decided(
+            value,
+            added=[pair for pair in after if pair not in before],
+            removed=[pair for pair in before if pair not in after],
+            status=None if response is None else response.status_code,
+            tasks=tasks,
+            own_tasks=own_tasks,
+        )
         return value
 
     def __eq__(self, other: object) -> bool:
-        return self is other or self._call == other
+        return self is other or self.call == other
 
     def __hash__(self) -> int:
-        return hash(self._call)
+        return hash(self.call)
 
 
-class _Decided:
+def decide_again(scope: Scope) -> None:
+    """Let the guards of a request decide anew: much time has passed since."""
+    scope.pop(_DECIDED, None)
+
+
+class _Decided(NamedTuple):
     """What a guard came to, and what it did to the response: both hold for the whole request."""
 
-    def __init__(
-        self,
-        value: Any,
-        before: list[tuple[bytes, bytes]],
-        response: Response | None,
-        tasks: BackgroundTasks | None,
-        own_tasks: BackgroundTasks | None,
-    ) -> None:
-        after = [] if response is None else response.raw_headers
-        self.value = value
-        self._added = [pair for pair in after if pair not in before]
-        self._removed = [pair for pair in before if pair not in after]
-        self._status = None if response is None else response.status_code
-        self._tasks = tasks
-        self._own_tasks = own_tasks
+    value: Any
+    added: list[tuple[bytes, bytes]]
+    removed: list[tuple[bytes, bytes]]
+    status: int | None
+    tasks: BackgroundTasks | None
+    own_tasks: Any
 
     def repeat(self, response: Response | None, tasks: BackgroundTasks | None) -> None:
         """Do the same to the response of another run of the dependencies."""
         if response is not None:
-            kept = [p for p in response.raw_headers if p not in self._removed + self._added]
-            response.raw_headers[:] = kept + self._added
-            response.status_code = self._status or response.status_code
-        if tasks is not None and self._own_tasks is not None and tasks is not self._tasks:
-            tasks.add_task(self._own_tasks)
+            kept = [p for p in response.raw_headers if p not in self.removed + self.added]
+            response.raw_headers[:] = kept + self.added
+            response.status_code = self.status or response.status_code
+        if tasks is not None and tasks is not self.tasks:
+            tasks.add_task(self.own_tasks)
 
 
 class GuardedRoute(APIRoute):
@@ -255,10 +261,9 @@ class GuardedRoute(APIRoute):
             return handler
 
         async def guarded(request: Request) -> Response:
-            decision = guards_of(self, request)
-            if decision is None:
-                return await handler(request)
-            await decision.get_route_handler()(request)
+            guards = guards_of(self, request)
+            if guards is not None:
+                await guards.get_route_handler()(request)
             return await handler(request)
 
         return guarded
@@ -274,14 +279,7 @@ def takes_body(route: APIRoute) -> bool:
 
 
 # By application: for each route, the route of its guards at each place where it was included.
-_decisions: weakref.WeakKeyDictionary[Any, dict[int, list[_Decision]]] = weakref.WeakKeyDictionary()
-
-
-class _Decision(NamedTuple):
-    """A place where a route was included, as a route that has its guards and nothing else."""
-
-    place: APIRoute
-    guarded: bool
+_places: weakref.WeakKeyDictionary[Any, dict[int, list[APIRoute]]] = weakref.WeakKeyDictionary()
 
 
 async def _passed(response: Response) -> Plan:
@@ -295,29 +293,27 @@ def guards_of(route: APIRoute, request: Request) -> APIRoute | None:
     the request has come by count.
     """
     app = request.app
-    known = _decisions.setdefault(app, {})
+    known = _places.setdefault(app, {})
     if id(route) not in known:
         known[id(route)] = [
-            _decision(each, app)
+            _guards_at(each, app)
             for each in included_routes(app)
             if getattr(each, "original_route", each) is route
         ]
     found = known[id(route)]
-    if not found:
-        return None
-    taken = found[0]
     if len(found) > 1:
-        matching = (each for each in found if each.place.matches(request.scope)[0] is Match.FULL)
-        taken = next(matching, taken)
-    return taken.place if taken.guarded else None
+        matching = [each for each in found if each.matches(request.scope)[0] is Match.FULL]
+        found = matching or found
+    return found[0] if found and found[0].dependencies else None
 
 
-def _decision(included: Any, app: Any) -> _Decision:
+def _guards_at(included: Any, app: Any) -> APIRoute:
+    """A place where a route was included, as a route that has its guards and nothing else."""
     guards: list[Any] = []
     for each in included.dependencies:
         if isinstance(each, Guard) and each not in guards:
             guards.append(each)
-    place = APIRoute(
+    return APIRoute(
         included.path,
         _passed,
         methods=list(included.methods or ["GET"]),
@@ -325,7 +321,6 @@ def _decision(included: Any, app: Any) -> _Decision:
         dependency_overrides_provider=app,
         response_model=None,
     )
-    return _Decision(place, bool(guards))
 
 
 def included_routes(app: Any) -> Iterator[Any]:

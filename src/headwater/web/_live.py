@@ -15,6 +15,7 @@ import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 from headwater.delivery._hub import Hub
@@ -43,6 +44,12 @@ _DEFAULTS: dict[str, Any] = {
     "io_uring": True,
     "limits": StreamLimits(),
 }
+# What the settings are that are no seconds.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "limits": (StreamLimits, "StreamLimits(...)"),
+    "io_uring": (bool, "True or False"),
+    "log": (EventLog | None, "an event log, such as open_log('redis://…')"),
+}
 
 
 def declared_at(what: str) -> str:
@@ -64,20 +71,14 @@ class Settings:
     def __init__(self, where: str, **named: Any) -> None:
         self.where = where
         self.named = {name: value for name, value in named.items() if value != SHARED}
-        for name in ("heartbeat", "write_timeout", "recheck"):
-            value = self.named.get(name, 1.0)
-            may_be_none = name == "heartbeat"
-            if value is not None or not may_be_none:
-                note = ", or None for no heartbeat" if may_be_none else ""
-                check_seconds(f"{where}: {name}={value!r}", value, note)
-        for name, kind, what in (
-            ("limits", StreamLimits, "StreamLimits(...)"),
-            ("io_uring", bool, "True or False"),
-            ("log", EventLog | None, "an event log, such as open_log('redis://…')"),
-        ):
-            if name in self.named:
-                value = self.named[name]
-                check_kind(f"{where}: {name}={value!r}", value, kind, what)
+        for name, value in self.named.items():
+            said = f"{where}: {name}={value!r}"
+            if name in _KINDS:
+                check_kind(said, value, *_KINDS[name])
+            elif name != "heartbeat":
+                check_seconds(said, value)
+            elif value is not None:
+                check_seconds(said, value, ", or None for no heartbeat")
         if self.named.get("recheck", 1.0) > 30:
             raise DeclarationError(
                 f"{where}: recheck={self.named['recheck']!r}: at most 30 seconds; a right that was "
@@ -120,7 +121,8 @@ class Settings:
         The last application of the event loop to end closes the hub.
         """
         live = self.live()
-        user = (id(self), id(app))
+        # An application may run several times at once, as in tests: each time in a task of its own.
+        user = (id(self), id(app), id(asyncio.current_task()))
         if user in live.users:
             raise DeclarationError(
                 f"{self.where} is included twice in one application: include it once, and declare "
@@ -146,12 +148,11 @@ class Live:
     """
 
     def __init__(self) -> None:
-        self.users: set[tuple[int, int]] = set()
+        self.users: set[tuple[int, int, int]] = set()
         self.closed = False
         self._named: dict[str, tuple[Any, str]] = {}
         self._hub: Hub | None = None
         self._rights: Rights | None = None
-        self._places: StreamPlaces | None = None
         self._recheck_log: RecheckLog | None = None
         self._undo_signals: Callable[[], None] = lambda: None
 
@@ -202,12 +203,10 @@ class Live:
                 self._recheck_log = RecheckLog(log, self.hub, self._rights.recheck)
         return self._rights
 
-    @property
+    @cached_property
     def places(self) -> StreamPlaces:
         """The places of streams and polls."""
-        if self._places is None:
-            self._places = StreamPlaces(self.setting("limits"))
-        return self._places
+        return StreamPlaces(self.setting("limits"))
 
     async def recheck(self, subject: str | None) -> None:
         """Check the rights of a subject again, here and in the processes that share the log."""

@@ -51,10 +51,14 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
         yield media.strip().lower(), quality
 
 
-def not_acceptable(path: str) -> Problem:
-    """The problem for a stream that was asked for as something else."""
-    twin = path.removesuffix("/stream") if path.endswith("/stream") else None
-    hint = f" GET {twin} answers application/json." if twin else ""
-    members: dict[str, Any] = {"rest": twin} if twin else {}
-    detail = f"{path} answers text/event-stream only: send Accept: text/event-stream.{hint}"
-    return Problem(406, detail, **members)
+def not_acceptable(path: str, *, paired: bool = True) -> Problem:
+    """The problem for a stream that was asked for as something else.
+
+    Arguments:
+        paired: the path without ``/stream`` is that of its REST twin.
+    """
+    detail = f"{path} answers text/event-stream only: send Accept: text/event-stream."
+    if not paired:
+        return Problem(406, detail)
+    twin = path.removesuffix("/stream")
+    return Problem(406, f"{detail} GET {twin} answers application/json.", rest=twin)

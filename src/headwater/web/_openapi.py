@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from headwater.web._feed_models import events_model
 from headwater.web._paging import described
-from headwater.web._pair import FeedDeclaration
+from headwater.web._pair import FeedHalf
 from headwater.web.asgi import SSE
 
 _EVENT_STREAM = "text/event-stream"
@@ -95,26 +95,18 @@ class _EventStream(Response):
 
 
 def feed_options(
-    declaration: FeedDeclaration,
-    page: type[BaseModel],
-    options: dict[str, Any],
-    label: str,
-    *,
-    guarded: bool,
-    suffix: str,
+    half: FeedHalf, page: type[BaseModel], options: dict[str, Any], *, guarded: bool
 ) -> dict[str, Any]:
     """FastAPI's options for one half of a feed.
 
     Arguments:
         page: the model of a page.
         options: the user's own.
-        label: the name of the feed's function.
-        suffix: ``""`` or ``"/stream"``.
     """
     statuses = [401, 403] if guarded else []
-    made = {**options, "name": label + suffix.replace("/", "_")}
-    if suffix:
-        made["response_model"] = events_model(declaration, page)
+    made = dict(options)
+    if half.streams:
+        made["response_model"] = events_model(half.declaration, page)
         made["response_class"] = EventsDescribed
         made["response_description"] = _STREAM
         statuses += [406, 422]
@@ -125,11 +117,11 @@ def feed_options(
         statuses += [410, 422, 503]
     made["responses"] = {**problem_responses(statuses), **(options.get("responses") or {})}
     if options.get("operation_id"):
-        made["operation_id"] = options["operation_id"] + suffix.replace("/", "_")
+        made["operation_id"] = options["operation_id"] + half.suffix.replace("/", "_")
     extra = dict(options.get("openapi_extra") or {})
     extra["parameters"] = [
         *extra.get("parameters", []),
-        *described(declaration.feed.page_limit, stream=bool(suffix)),
+        *described(half.declaration.feed.page_limit, stream=half.streams),
     ]
     made["openapi_extra"] = extra
     return made
@@ -137,20 +129,19 @@ def feed_options(
 
 def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
     """FastAPI's options for a route with ``sse=``; the user's own come first."""
-    stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
-    responses: dict[Any, Any] = {}
     made = dict(options)
+    own = options.get("responses") or {}
+    responses = problem_responses([422])
     if sse.kind == "only":
         made["response_model"] = None
         made.setdefault("response_class", _EventStream)
         made.setdefault("response_description", "The stream.")
-        responses = problem_responses([406])
+        responses |= problem_responses([406])
     else:
-        responses = {200: {"content": {_EVENT_STREAM: stream}}}
-    own = options.get("responses") or {}
-    if 200 in own and 200 in responses:
-        content = {**responses[200]["content"], **own[200].get("content", {})}
-        own = {**own, 200: {**own[200], "content": content}}
+        stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
+        answer = own.get(200, {})
+        content = {_EVENT_STREAM: stream, **answer.get("content", {})}
+        own = {**own, 200: {**answer, "content": content}}
     made["responses"] = {**responses, **own}
     return made
 
@@ -218,11 +209,16 @@ def _describe_items(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     inlined: dict[str, None] = {}
     for operation in _operations(document):
-        for response in operation.get("responses", {}).values():
+        for status, response in operation.get("responses", {}).items():
             content = response.get("content", {})
-            if "schema" in content.get(_EVENT_STREAM, {}):
+            if "schema" not in content.get(_EVENT_STREAM, {}):
+                continue
+            if status.startswith("2"):
                 schema = content[_EVENT_STREAM]["schema"]
                 content[_EVENT_STREAM] = {"itemSchema": _inlined(schema, schemas, inlined)}
+            else:
+                # FastAPI describes the models of all responses by the route's media type.
+                content["application/json"] = content.pop(_EVENT_STREAM)
     _drop_unused(document, list(inlined))
 
 
@@ -257,7 +253,6 @@ def _drop_unused(document: dict[str, Any], names: list[str]) -> None:
     """Leave out those of these components that nothing refers to, in this order."""
     schemas = document["components"]["schemas"]
     for name in names:
-        others = {key: value for key, value in schemas.items() if key != name}
-        rest = {**document, "components": {**document["components"], "schemas": others}}
-        if f'"#/components/schemas/{name}"' not in json.dumps(rest, default=str):
-            schemas.pop(name, None)
+        schema = schemas.pop(name, None)
+        if f'"#/components/schemas/{name}"' in json.dumps(document, default=str):
+            schemas[name] = schema

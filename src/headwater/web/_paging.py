@@ -80,27 +80,28 @@ def _error(name: str, value: str, sentence: str) -> dict[str, Any]:
 def described(limit: int, *, stream: bool) -> list[dict[str, Any]]:
     """The parameters as OpenAPI has them."""
     page = "the snapshot" if stream else "a page"
-    heartbeat = {"type": "string", "enum": list(_HEARTBEATS), "default": _HEARTBEATS[0]}
-    wait = {"type": "number", "minimum": 0, "maximum": MAX_WAIT, "default": 0}
-    parameters: list[tuple[str, str, dict[str, Any]]] = [
-        (
-            "limit",
-            f"Items of {page}, 1 to {MAX_LIMIT}.",
-            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": limit},
-        ),
-        ("after", "A position: only the items after it.", {"type": "string"}),
-        ("before", "A page's `start`: the page that ends before it.", {"type": "string"}),
-        ("heartbeat", "What heartbeats are: comments, or events that a page can see.", heartbeat)
-        if stream
-        else ("wait", "Seconds to wait for an item when there is none yet (long-poll).", wait),
-    ]
+    if stream:
+        said = "What heartbeats are: comments, or events that a page can see."
+        own = _parameter(
+            "heartbeat", said, type="string", enum=list(_HEARTBEATS), default=_HEARTBEATS[0]
+        )
+    else:
+        said = "Seconds to wait for an item when there is none yet (long-poll)."
+        own = _parameter("wait", said, type="number", minimum=0, maximum=MAX_WAIT, default=0)
+    said = f"Items of {page}, 1 to {MAX_LIMIT}."
     return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": description,
-            "schema": {"title": name.title(), **schema},
-        }
-        for name, description, schema in parameters
+        _parameter("limit", said, type="integer", minimum=1, maximum=MAX_LIMIT, default=limit),
+        _parameter("after", "A position: only the items after it.", type="string"),
+        _parameter("before", "A page's `start`: the page that ends before it.", type="string"),
+        own,
     ]
+
+
+def _parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": description,
+        "schema": {"title": name.title(), **schema},
+    }

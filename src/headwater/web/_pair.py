@@ -18,7 +18,6 @@ from weakref import ref
 from headwater import errors
 from headwater.delivery._feed_stream import TOO_LARGE, TOO_LARGE_RETRY, FeedStream, open_feed
 from headwater.delivery._heartbeat import heartbeat_event
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.feeds._checks import check_kind
 from headwater.feeds._feed import Feed
@@ -29,11 +28,11 @@ from headwater.web._negotiation import accepts_event_stream, not_acceptable
 from headwater.web._paging import Paging, read_paging
 from headwater.web._polls import WaitingRequest
 from headwater.web._refused_values import refused_values
-from headwater.web._responders import Admission, Call, Planned, Responder
+from headwater.web._responders import Admission, Call, Planned, Responder, take_place
 from headwater.web._rights import CHANGED
 from headwater.web._stream_limits import StreamPlace
 from headwater.web._whole_responses import StreamRefusedError, send_response
-from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id, send_head
 
 # Answers whose tag is remembered, for each feed.
 _REMEMBERED = 4096
@@ -141,9 +140,11 @@ class FeedHalf(Responder):
     Attributes:
         declaration: the feed.
         streams: whether it is the half that streams.
+        suffix: what its path has after that of the feed.
     """
 
     streams = False
+    suffix = ""
 
     def __init__(self, declaration: FeedDeclaration, settings: Settings) -> None:
         super().__init__(settings)
@@ -194,7 +195,7 @@ class PageHalf(FeedHalf):
         """
         source, paging = asked.source, asked.paging
         held = _if_none_match(asked.call.scope)
-        body, tag = b"", ""
+        body = b""
         revision: Hashable | None = None
         if held is not None and not paging.wait:
             # A client that polls has the answer already, most of the time.
@@ -202,11 +203,8 @@ class PageHalf(FeedHalf):
             # An origin that was freed may leave its id, and so its identity, to another caller's.
             revision = None if found is None else (ref(source.origin), found)
         name = (source.identity, paging.limit, paging.after, paging.before)
-        if revision is not None:
-            then, tag = self._tags.get(name, (None, ""))
-            if then != revision or not _matches(held, tag):
-                tag = ""
-        if not tag:
+        then, tag = self._tags.get(name, (None, ""))
+        if revision is None or then != revision or not _matches(held, tag):
             answer = await self._read(asked)
             if answer is None:
                 return
@@ -287,6 +285,7 @@ class StreamHalf(FeedHalf):
     """The SSE half: ``GET /api/{resource}/{action}/stream``."""
 
     streams = True
+    suffix = "/stream"
 
     async def answer(self, asked: _Asked) -> None:
         """Open the stream and stay until it has ended or has taken its connection over."""
@@ -294,8 +293,7 @@ class StreamHalf(FeedHalf):
         live = call.live
         live.refuse_while_draining()
         if call.scope["method"] == "HEAD":
-            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-            await send_response(call.send, 200, headers, head=True)
+            await send_head(call.send, plan.dependency_headers)
             return
         try:
             connection, stream = await self._open(asked)
@@ -312,7 +310,7 @@ class StreamHalf(FeedHalf):
     async def _open(self, asked: _Asked) -> tuple[Connection, FeedStream]:
         """Open the stream. Raises LimitReachedError and SourceUnavailableError."""
         admission = asked.admission(self)
-        place = admission.take()
+        place = take_place(asked.call)
         try:
             return await self._begin(asked, admission, place)
         except BaseException:

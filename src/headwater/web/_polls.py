@@ -9,7 +9,7 @@ from typing import Any
 from headwater.delivery._polls import Read
 from headwater.feeds._source import Source
 from headwater.web._incoming import Incoming
-from headwater.web._responders import Admission
+from headwater.web._responders import Admission, take_place
 from headwater.web._stream_limits import LimitReachedError
 from headwater.web.problems import Problem, refused_problem
 
@@ -37,7 +37,7 @@ class WaitingRequest:
         call = self._admission.call
         live = call.live
         try:
-            place = self._admission.take()
+            place = take_place(call)
         except LimitReachedError as error:
             raise refused_problem(error, 429) from error
         live.counters.waiting += 1

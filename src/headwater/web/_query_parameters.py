@@ -49,10 +49,14 @@ def check_paging_parameters(
 
 def _check(feed: str, who: str, name: str, annotation: Any, query: list[params.Query]) -> None:
     """Raise DeclarationError for a query parameter, or a model of some, that is in the way."""
-    names = [(next((each.alias for each in query if each.alias), name), "a parameter")]
+    aliases = (each.validation_alias or each.alias for each in query)
+    names = [(next(filter(None, aliases), name), "a parameter")]
     if query and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = annotation.model_fields.items()
-        names = [(each.alias or n, f"{annotation.__name__} with a field") for n, each in fields]
+        names = [
+            (each.validation_alias or n, f"{annotation.__name__} with a field")
+            for n, each in fields
+        ]
         if annotation.model_config.get("extra") == "forbid":
             raise DeclarationError(
                 f"feed {feed!r}: {annotation.__name__}, the model of the parameter {name!r} of "

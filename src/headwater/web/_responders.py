@@ -13,7 +13,6 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
 from headwater.web._identity import expiry, subjects
 from headwater.web._live import Settings
 from headwater.web._negotiation import (
@@ -24,7 +23,7 @@ from headwater.web._negotiation import (
 from headwater.web._remembered_request import RememberedRequest
 from headwater.web._rights import Holder, Verdict, verdict_of
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
-from headwater.web._whole_responses import StreamRefusedError, send_response
+from headwater.web._whole_responses import StreamRefusedError
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -34,6 +33,7 @@ from headwater.web.asgi import (
     Sending,
     made_stream,
     run_handler,
+    send_head,
 )
 from headwater.web.problems import refused_problem
 
@@ -82,18 +82,21 @@ class Recheck:
         self.remembered = RememberedRequest(scope, responder.common)
         self._handle = handle
 
-    async def __call__(self) -> tuple[Verdict, Any]:
-        """The verdict, and the result that the user's function has now."""
+    async def __call__(
+        self, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
+    ) -> Verdict:
+        """The verdict; ``otherwise`` if ``key`` of the function's result is not as expected."""
         if self._handle is None:
-            return None, None
+            return None
         try:
             status, scope = await self.remembered.run(self._handle)
         except HTTPException as error:
-            return verdict_of(error.status_code), None
+            return verdict_of(error.status_code)
         plan: Planned | None = scope.get(PLAN)
         if plan is None:
-            return verdict_of(status or 500), None
-        return None, plan.result
+            return verdict_of(status or 500)
+        same = plan.result is None or key(plan.result) == expected
+        return None if same else otherwise
 
 
 class Call(ABC):
@@ -201,11 +204,7 @@ class Admission:
         # It lives as long as the right, so it holds nothing of the request's connection.
         assert call.recheck is not None
         self._asked = call.recheck.remembered
-        self._check = partial(_check, call.recheck, key, key(result), otherwise)
-
-    def take(self) -> StreamPlace:
-        """Take a place. Raises LimitReachedError."""
-        return take_place(self.call)
+        self._check = partial(call.recheck, key, key(result), otherwise)
 
     def hold(self, holder: Holder, place: StreamPlace) -> None:
         """Let a response go on only while its right holds."""
@@ -221,15 +220,6 @@ class Admission:
             expiry(scope),
             asked,
         )
-
-
-async def _check(
-    recheck: Recheck, key: Callable[[Any], Hashable], expected: Hashable, otherwise: Verdict
-) -> Verdict:
-    verdict, found = await recheck()
-    if verdict is None and found is not None and key(found) != expected:
-        return otherwise
-    return verdict
 
 
 class EventResponder(Responder):
@@ -266,14 +256,13 @@ class EventResponder(Responder):
             if plan is None:
                 return None
             if not streams:
-                raise not_acceptable(scope["path"])
+                raise not_acceptable(scope["path"], paired=False)
             live.refuse_while_draining()
         except StreamRefusedError as refused:
             if self.sse.farewell is None:
                 raise
             raise refused_problem(refused, 503) from None
-        headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-        await send_response(call.send, 200, headers, head=True)
+        await send_head(call.send, plan.dependency_headers)
         return plan
 
     async def _stream(self, call: Call) -> Planned | None:
@@ -285,8 +274,7 @@ class EventResponder(Responder):
         scope[STREAM] = stream
 
         def permitted() -> None:
-            admission = Admission(call, id(self))
-            admission.hold(stream, admission.take())
+            Admission(call, id(self)).hold(stream, take_place(call))
 
         scope[BEGIN] = permitted
 

@@ -7,6 +7,7 @@ it is checked once at a time, so its cost does not grow with the number of tabs 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import random
@@ -123,7 +124,7 @@ class Rights:
         self._by_subject: dict[str, SmallSet[Right]] = {}
         many = min(_GROUPS, max(1, int(min(interval, 60.0) / _SHORTEST)))
         self._groups: list[set[Right]] = [set() for _ in range(many)]
-        self._next = 0
+        self._turns = itertools.cycle(self._groups)
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         # Those that end before they are checked next, each with the check at that moment.
@@ -164,8 +165,9 @@ class Rights:
         if right is None:
             # At random: streams that were opened in one moment are not checked in one moment.
             group = random.randrange(len(self._groups))
-            right = Right((name, subjects), check, subjects, EMPTY, self, group, place=place)
-            right.request = request
+            right = Right(
+                (name, subjects), check, subjects, EMPTY, self, group, place=place, request=request
+            )
             self._rights[right.name] = right
             self._groups[group].add(right)
             for subject in subjects:
@@ -241,9 +243,6 @@ class Rights:
             timer.cancel()
         self._expiring.clear()
 
-    def __len__(self) -> int:
-        return len(self._rights)
-
     def _arm(self) -> None:
         # At random: processes that started together do not check together. A late turn on a busy
         # machine does not delay the turns after it.
@@ -257,11 +256,9 @@ class Rights:
         self._timer = None
         if not self._rights:
             return
-        group = self._groups[self._next]
-        self._next = (self._next + 1) % len(self._groups)
         # A check that is still running is not started once more: on a busy machine they would
         # pile up.
-        due = [right for right in group if not right.checking]
+        due = [right for right in next(self._turns) if not right.checking]
         if due:
             self._streams.run(self._check_each(due), "checking the rights of streams")
         self._arm()
@@ -304,17 +301,14 @@ class Rights:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 verdict = await right.check()
         except Exception as error:
-            return self._unanswered(right, error)
+            # A check that cannot run is no refusal, so streams outlive an outage; but not for ever.
+            logger.warning("the right of a stream could not be checked: %r", error)
+            now = asyncio.get_running_loop().time()
+            if right.unanswered_since is None:
+                right.unanswered_since = now
+            return CHANGED if now - right.unanswered_since > _PATIENCE else None
         right.unanswered_since = None
         return verdict
-
-    def _unanswered(self, right: Right, error: Exception) -> Verdict:
-        # A check that cannot run is no refusal, so streams outlive an outage; but not for ever.
-        logger.warning("the right of a stream could not be checked: %r", error)
-        now = asyncio.get_running_loop().time()
-        if right.unanswered_since is None:
-            right.unanswered_since = now
-        return CHANGED if now - right.unanswered_since > _PATIENCE else None
 
     def forget(self, right: Right, stream: Holder) -> None:
         """Forget a stream that has ended, and its right with the last stream."""

@@ -101,9 +101,7 @@ class RunEndpoints:
 
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             if run is None:
-                given = await as_coroutine(call)(**values)
-                dump = getattr(given, "model_dump", None)
-                return Asked(owner, input=given if dump is None else dump(mode="json"))
+                return Asked(owner, input=await as_coroutine(call)(**values))
 
             async def begin(it: Run) -> Any:
                 return await call(**values, **{run: it})
@@ -113,7 +111,7 @@ class RunEndpoints:
 
             return Asked(owner, begin=begin if is_async else begin_sync)
 
-        return self._endpoint(own, plan, StartRoute, getattr(call, "__name__", "start"))
+        return self._endpoint(own, plan, StartRoute)
 
     def _known(self, route: type[RunRoute]) -> Callable[..., Any]:
         run_id = inspect.Parameter("run_id", _KEYWORD, annotation=str)
@@ -122,7 +120,7 @@ class RunEndpoints:
         async def plan(owner: str, values: dict[str, Any]) -> Asked:
             return Asked(owner, **values)
 
-        return self._endpoint(own, plan, route, f"{self._call.__name__}_{route.name}")
+        return self._endpoint(own, plan, route)
 
     def list(self) -> Callable[..., Any]:
         """The function of the feed of runs."""
@@ -148,9 +146,7 @@ class RunEndpoints:
         own: dict[str, inspect.Parameter],
         plan: Callable[[str, dict[str, Any]], Any],
         route: type[RunRoute],
-        name: str,
     ) -> Callable[..., Any]:
-        wanted = set(own)
         shown = dict(own)
         response = asked_for(shown, Response)
         owner = inspect.Parameter("headwater_owner", _KEYWORD, annotation=Any, default=self.guard)
@@ -158,11 +154,10 @@ class RunEndpoints:
 
         async def endpoint(**values: Any) -> Any:
             whose = checked_owner(values[owner.name])
-            found = await plan(whose, {name: values[name] for name in wanted})
+            found = await plan(whose, {name: values[name] for name in own})
             return Plan(found, values[response])
 
         sign(endpoint, shown.values(), Response)
-        endpoint.__name__ = name
         set_responder(endpoint, route(self._declaration, self._settings))
         return endpoint
 

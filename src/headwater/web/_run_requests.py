@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from headwater.errors import UsageError
+from headwater.eventlog import EventLog
 from headwater.eventlog._record import KEY
+from headwater.runs._writer import INPUT_ENVELOPE, plain_json
 from headwater.web.asgi import Receive
 from headwater.web.problems import Problem
 
@@ -53,6 +56,14 @@ def key_of(scope: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
             where = ("header", "Idempotency-Key")
             return None, [{"loc": where, "msg": message, "type": "value_error"}]
     return None, []
+
+
+def storable(value: Any, log: EventLog) -> Any:
+    """The value of a body, if the log can store it as the input of a run. Raises 422."""
+    try:
+        return plain_json(value, log, "the body", "send less", INPUT_ENVELOPE)[0]
+    except UsageError as error:
+        raise Problem(422, str(error)) from error
 
 
 def parsed_json(body: bytes) -> Any:

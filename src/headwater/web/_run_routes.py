@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from headwater.delivery._stream import EVENT_STREAM_HEADERS
-from headwater.errors import PositionError, ResetReason, SourceUnavailableError, UsageError
+from headwater.errors import PositionError, ResetReason, SourceUnavailableError
 from headwater.runs import BusyError, KeyConflictError, RunReader, RunState
-from headwater.runs._writer import plain_json
 from headwater.web._live import Live, Settings
 from headwater.web._negotiation import (
     accepts_event_stream,
@@ -24,18 +22,15 @@ from headwater.web._negotiation import (
     not_acceptable,
 )
 from headwater.web._responders import Admission, Call, Planned, Responder, take_place
-from headwater.web._run_requests import RunBody, key_of, parsed_json
+from headwater.web._run_requests import RunBody, key_of, parsed_json, storable
 from headwater.web._run_setup import RunDeclaration
 from headwater.web._run_stream import MOST_FOLDED, RETRY, RunStream, text_so_far, to_bytes
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
 from headwater.web._whole_responses import Headers, StreamRefusedError, send_response
-from headwater.web.asgi import Connection, Scope, last_event_id
+from headwater.web.asgi import Connection, Scope, last_event_id, send_head
 from headwater.web.problems import Problem, refused_problem
 
 logger = logging.getLogger("headwater.web")
-
-# Bytes of a run's first record beside its input.
-INPUT_ENVELOPE = 4096
 
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"private, no-cache"))
 
@@ -171,11 +166,7 @@ class StartRoute(RunRoute):
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
         own, asked = self.declaration, plan.result
         parsed = parsed_json(body)
-        if asked.input is None:
-            try:
-                plain_json(parsed, own.runs.log, "the body", "send less", INPUT_ENVELOPE)
-            except UsageError as error:
-                raise Problem(422, str(error)) from error
+        given = storable(parsed, own.runs.log) if asked.input is None else asked.input
         group = self._group_in(parsed)
         query = call.scope.get("query_string", b"")
         hashed = hashlib.sha256(query + b"\0" + body).hexdigest()
@@ -183,7 +174,7 @@ class StartRoute(RunRoute):
             created = await own.runs.create(
                 own.kind_in(call.scope),
                 asked.owner,
-                input=parsed if asked.input is None else asked.input,
+                input=given,
                 group=group,
                 busy=own.busy,
                 key=key,
@@ -218,7 +209,7 @@ class StartRoute(RunRoute):
             raise Problem(
                 422, f"{name}: this field must be a text of at most 200 characters, or a number."
             )
-        return str(value)
+        return str(storable(value, self.declaration.runs.log))
 
 
 class _KnownRoute(RunRoute):
@@ -246,18 +237,13 @@ class StateRoute(_KnownRoute):
         found = await self._find(call, plan.result)
         shown = found.public()
         if plan.result.fold:
-            shown["text"] = await self._text(found)
-        await _send_json(call, plan, 200, shown)
-
-    async def _text(self, found: RunState) -> str:
-        """The output so far. Raises Problem if it is too long for one answer."""
-        text = await text_so_far(await self.declaration.runs.reader(found.id))
-        if text is None:
+            shown["text"] = await text_so_far(await self.declaration.runs.reader(found.id))
+        if plan.result.fold and shown["text"] is None:
             raise Problem(
                 422,
                 f"fold=true: the output has more than {MOST_FOLDED} characters: follow its stream.",
             )
-        return text
+        await _send_json(call, plan, 200, shown)
 
 
 class CancelRoute(_KnownRoute):
@@ -310,8 +296,7 @@ class StreamRoute(_KnownRoute):
             # A browser's EventSource reconnects after the end. A 204 stops it.
             await send_response(call.send, 204, plan.dependency_headers)
         elif scope["method"] == "HEAD":
-            headers = (*EVENT_STREAM_HEADERS, *plan.dependency_headers)
-            await send_response(call.send, 200, headers, head=True)
+            await send_head(call.send, plan.dependency_headers)
         else:
             place = take_place(call)
             resumed = resume is not None and reset is None

@@ -99,9 +99,9 @@ class RunStream(Stream):
             events = group
             if self.ended:
                 return
-            if queued and reader.is_claimed:
+            if queued and (claim := reader.fold.claim) is not None:
                 queued = False
-                state.state = "running"
+                state.state, state.claim = "running", claim
                 self.write(state_frame(state))
             if past is not None:
                 over = not events or events[-1].name == "end"

@@ -21,13 +21,7 @@ from headwater.web._responders import (
 )
 from headwater.web._user_functions import as_coroutine
 from headwater.web.asgi import Receive, Scope, Send, Sending
-from headwater.web.problems import (
-    decided_by_application,
-    problem_of,
-    serve_with_problems,
-    unexpected_problem,
-    validation_error,
-)
+from headwater.web.problems import own_problem, serve_with_problems, validation_error
 
 Guard = Callable[[Request], Awaitable[object] | object]
 
@@ -58,7 +52,7 @@ class StarletteEndpoint:
             await self.responder.serve(_Call(self, scope, receive, send))
 
         stream = self.responder.opens_stream(scope)
-        await serve_with_problems(serve, _own_problem, scope, receive, send, stream=stream)
+        await serve_with_problems(serve, own_problem, scope, receive, send, stream=stream)
 
     async def run(self, request: Request, errors: Sequence[dict[str, Any]] = ()) -> Any:
         """The guards, then the function."""
@@ -109,9 +103,3 @@ class _Call(Call):
             await result(self.scope, receive, send)
             return None
         return Planned(result)
-
-
-def _own_problem(error: Exception, app: Any) -> Response | None:
-    if decided_by_application(error, app):
-        return None
-    return problem_of(error) or unexpected_problem(app)

@@ -13,6 +13,7 @@ from headwater.errors import DeclarationError
 from headwater.feeds import Source
 from headwater.runs import Run, State, SyncRun
 from headwater.web._remembered_request import RECHECK
+from headwater.web._run_requests import storable
 from headwater.web._run_routes import Asked
 from headwater.web._run_setup import RunDeclaration, checked_owner
 from headwater.web._user_functions import as_coroutine, is_coroutine_function
@@ -90,16 +91,17 @@ class RunCalls:
     async def _input(self, request: Request) -> Any:
         """Returns the run's input, a JSON value. Raises 422."""
         body = await request.body()
+        log = self._declaration.runs.log
         if self._body is not None:
             try:
-                return self._body.model_validate_json(body or b"{}").model_dump(mode="json")
+                return storable(self._body.model_validate_json(body or b"{}"), log)
             except ValidationError as error:
                 raise validation_error(
                     [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
                 ) from None
         try:
-            return json.loads(body) if body else None
-        except ValueError as error:
+            return storable(json.loads(body) if body else None, log)
+        except (ValueError, RecursionError) as error:
             raise Problem(422, f"The body is not JSON: {error}") from None
 
     async def _owner_of(self, request: Request) -> str:

@@ -55,9 +55,7 @@ class StreamLimits:
             value = getattr(self, name)
             check_count(f"StreamLimits({name}={value!r})", value, 1024, ", in bytes")
         listed: Any = self.proxies
-        if isinstance(listed, bytes) or not isinstance(listed, (str, Collection)):
-            listed = [None]
-        if not isinstance(listed, str) and not all(isinstance(each, str) for each in listed):
+        if not isinstance(listed, Collection) or not all(isinstance(each, str) for each in listed):
             raise DeclarationError(
                 f"StreamLimits(proxies={self.proxies!r}): write addresses and networks, such as "
                 "['10.0.0.0/8'], or '*'"
@@ -111,6 +109,3 @@ class StreamPlaces:
                 reason = f"{whose} has {most} open streams and polls, as many as it may"
                 raise LimitReachedError(reason, random.randint(*_RETRY))
         return StreamPlace(self._taken, (subjects, network, _ALL))
-
-    def __len__(self) -> int:
-        return self._taken[_ALL]

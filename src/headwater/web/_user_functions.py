@@ -45,7 +45,8 @@ def as_coroutine(call: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, 
         if is_coroutine:
             found = call(*args, **values)
         else:
-            found = await run_in_threadpool(call, *args, **values)
+            # One of the values may have a name that `run_in_threadpool` has a parameter of.
+            found = await run_in_threadpool(functools.partial(call, *args, **values))
         if inspect.isawaitable(found):
             # A lambda may return one too.
             found = await found

@@ -19,7 +19,7 @@ from headwater.delivery._event_stream import MAX_PENDING, EventStream
 from headwater.delivery._heartbeat import heartbeat_event
 from headwater.delivery._hub import Hub
 from headwater.delivery._sender import AsgiSender
-from headwater.delivery._stream import EVENT_STREAM_HEADERS, Stream
+from headwater.delivery._stream import Stream, stream_headers
 from headwater.errors import DeclarationError
 from headwater.feeds._checks import check_count, check_kind, check_seconds
 from headwater.protocol import Event, decode_last_event_id, to_json
@@ -320,6 +320,13 @@ async def run_handler(
     return result
 
 
+async def send_head(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Answer HEAD for a stream: with the headers that it would have, and these beside them."""
+    head = list(stream_headers(headers))
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": b""})
+
+
 async def serve_events(
     hub: Hub,
     handler: Callable[[EventStream], Awaitable[Any]],
@@ -333,17 +340,10 @@ async def serve_events(
 ) -> None:
     """Answer an ASGI request with a stream. An error before the first event is raised."""
     options = options or SSE()
-    connection = Connection(scope, receive, send)
     if scope["method"] == "HEAD":
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*EVENT_STREAM_HEADERS, *headers],
-            }
-        )
-        await send({"type": "http.response.body", "body": b""})
+        await send_head(send, headers)
         return
+    connection = Connection(scope, receive, send)
     stream = made_stream(connection, hub, options, scope, heartbeat)
     stream.headers = headers
     await run_handler(connection, stream, lambda: handler(stream), options)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -165,21 +166,36 @@ def _described(operation: dict[str, Any]) -> dict[str, str]:
 
 
 def _permissions_of(declared: Iterable[Any]) -> Iterable[str]:
-    from headwater.web._guards import Guard
+    from headwater.web._guards import Guard, Once
 
     for each in declared:
+        call = each.dependency
         if isinstance(each, Guard) and each.permission is not None:
             yield each.permission
-        elif each.dependency is not None:
-            yield _named(each.dependency)
+        elif call is not None:
+            yield _named(call.call if isinstance(call, Once) else call)
 
 
 def _named(call: Callable[..., Any]) -> str:
     """A dependency by what it is made of, since factories make a new function at each call."""
-    name = getattr(call, "__qualname__", type(call).__qualname__)
-    name = name.replace(".<locals>", "")
-    cells = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
-    plain = [repr(each) for each in cells if isinstance(each, (str, int, float, bool, tuple))]
-    if not hasattr(call, "__code__"):
-        plain += [f"{key}={value!r}" for key, value in sorted(vars(call).items())]
-    return f"{name}({', '.join(plain)})" if plain else name
+    if isinstance(call, partial):
+        name, made_of = _named(call.func), [*map(repr, call.args), *_shown(call.keywords)]
+    else:
+        name = getattr(call, "__qualname__", type(call).__qualname__).replace(".<locals>", "")
+        if hasattr(call, "__code__"):
+            cells = getattr(call, "__closure__", None) or ()
+            made_of = [repr(cell.cell_contents) for cell in cells]
+        else:
+            made_of = _shown(_attributes(call))
+    # What has no text of its own has another address in each half.
+    told = [each for each in made_of if " at 0x" not in each]
+    return f"{name}({', '.join(told)})" if told else name
+
+
+def _attributes(call: object) -> dict[str, Any]:
+    slots = (name for kind in type(call).__mro__ for name in vars(kind).get("__slots__", ()))
+    return {name: getattr(call, name, None) for name in (*getattr(call, "__dict__", ()), *slots)}
+
+
+def _shown(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in sorted(values.items())]

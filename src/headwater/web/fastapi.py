@@ -8,7 +8,7 @@ app.include_router(live, prefix="/api")
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Literal, TypeVar, Unpack
 
 from headwater.errors import DeclarationError, MissingExtraError
@@ -139,7 +139,7 @@ class LiveRouter(HubFace, EventRouter):
         )
         # FastAPI copies a route by its class when it includes it.
         options["route_class"] = _route_class(options.get("route_class", LiveRoute), where)
-        own = options.pop("lifespan", None)
+        own = options.pop("lifespan", None) or (lambda _: nullcontext())
         super().__init__(settings, lifespan=self._lifespan(own), **options)
         self.feeds: list[FeedDeclaration] = []
         self.runs: list[Runs] = []
@@ -240,18 +240,17 @@ class LiveRouter(HubFace, EventRouter):
             check_paging_parameters(feed.name, self.prefix + path, call, own)
             check_declared_source(declaration, call)
             self.feeds.append(declaration)
-            answer = page_model(declaration)
-            label = getattr(call, "__name__", "feed")
-            halves: list[tuple[type[FeedHalf], str]] = [(PageHalf, ""), (StreamHalf, "/stream")]
+            page = page_model(declaration)
+            halves: list[type[FeedHalf]] = [PageHalf, StreamHalf]
             if path.endswith(":path}"):
                 # Such a parameter would take the end of the stream's path, too.
                 halves.reverse()
-            for half, suffix in halves:
-                endpoint = feed_endpoint(call, half(declaration, self._settings))
-                made = feed_options(
-                    declaration, answer, {**options}, label, guarded=bool(guards), suffix=suffix
-                )
-                self._add(path + suffix, endpoint, ["GET"], {**made, "dependencies": guards})
+            for kind in halves:
+                half = kind(declaration, self._settings)
+                name = getattr(call, "__name__", "feed") + half.suffix.replace("/", "_")
+                made = {"name": name, "dependencies": guards}
+                made |= feed_options(half, page, {**options}, guarded=bool(guards))
+                self._add(path + half.suffix, feed_endpoint(call, half), ["GET"], made)
             if getattr(self.routes[-1], BODY_FIELD, None) is not None:
                 raise DeclarationError(
                     f"feed {feed.name!r}: its routes are GET and have no body: declare a model of "
@@ -319,18 +318,15 @@ class LiveRouter(HubFace, EventRouter):
 
         return declare
 
-    def _lifespan(self, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def _lifespan(self, own: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[Any]:
             if hasattr(app, "routes"):
                 own_routes = (each for each in self.routes if isinstance(each, APIRoute))
                 check_inclusions(app, [each.endpoint for each in own_routes])
-            async with self._settings.lifespan(app), lifespan_of_runs(self.runs, self._settings):
-                if own is None:
-                    yield
-                else:
-                    async with own(app) as state:
-                        yield state
+            hub = self._settings.lifespan(app)
+            async with hub, lifespan_of_runs(self.runs, self._settings), own(app) as state:
+                yield state
 
         return run
 

@@ -79,8 +79,8 @@ def problem_response(
         "title": title or phrase,
         "status": status,
         "detail": detail,
+        **members,
     }
-    body.update(members)
     # ASCII, so that a lone surrogate in a refused value cannot break the answer about it.
     content = json.dumps(body, default=repr).encode()
     return Response(content, status, headers, MEDIA_TYPE)
@@ -136,9 +136,11 @@ async def serve_with_problems(
     except StreamRefusedError as refused:
         await refuse_stream(sending.direct, refused, head=head)
     except Exception as error:
+        if sending.begun:
+            raise
         app = scope.get("app")
-        answer = None if sending.begun else problem(error, app)
-        if answer is None and stream and not sending.begun:
+        answer = problem(error, app)
+        if answer is None and stream:
             answer = await _of_application(error, app, Request(scope, receive))
         if answer is None:
             raise
@@ -160,10 +162,27 @@ def refused_problem(refused: StreamRefusedError, status: int) -> Problem:
     return Problem(status, f"{refused}.".capitalize(), headers={"Retry-After": again})
 
 
-def decided_by_application(error: Exception, app: Any, defaults: Collection[Any] = ()) -> bool:
-    """Whether an application has a handler for an error, beside its framework's ``defaults``."""
-    handler = _handler_of(error, app)
-    return handler is not None and handler not in defaults
+def own_problem(
+    error: Exception,
+    app: Any,
+    *,
+    problem: Callable[[Exception], Response | None] = problem_of,
+    defaults: Collection[Any] = (),
+) -> Response | None:
+    """What a route of Headwater answers for an error; None where the application decides.
+
+    Arguments:
+        problem: of an error that is expected.
+        defaults: the handlers that the framework installs by itself, which decide nothing.
+    """
+    if _handler_of(error, app) not in (None, *defaults):
+        return None
+    expected = problem(error)
+    if expected is not None:
+        return expected
+    handlers = getattr(app, "exception_handlers", {})
+    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
+    return None if decides else internal_problem()
 
 
 def _handler_of(error: Exception, app: Any) -> Callable[..., Any] | None:
@@ -197,13 +216,6 @@ def _seconds(retry_after: str | None) -> int:
     """RFC 9110, 10.2.3: the seconds; a date is not read."""
     given = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
     return min(int(retry_after or 0), 86_400) if given else _RETRY
-
-
-def unexpected_problem(app: Any) -> Response | None:
-    """The problem for an unexpected error; None where the application decides."""
-    handlers = getattr(app, "exception_handlers", {})
-    decides = getattr(app, "debug", False) or Exception in handlers or 500 in handlers
-    return None if decides else internal_problem()
 
 
 def internal_problem() -> Response:

@@ -1,6 +1,7 @@
 """Headwater for Starlette alone: a pair is two Starlette routes, a guard is a plain function.
 
 live = LiveRoutes()
+...  # the routes
 app = Starlette(routes=[Mount("/api", routes=live.routes)], lifespan=live.lifespan)
 """
 
@@ -14,6 +15,7 @@ from headwater.errors import DeclarationError, MissingExtraError
 
 try:
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.routing import Route
 except ImportError as error:  # pragma: no cover - only without the extra
     raise MissingExtraError("fastapi", "starlette") from error
@@ -69,7 +71,8 @@ class LiveRoutes(HubFace):
     Its arguments are those of ``LiveRouter`` of the same names, and mean the same.
 
     Attributes:
-        routes: for ``Starlette(routes=...)`` or ``Mount(routes=...)``.
+        routes: for ``Starlette(routes=...)`` or ``Mount(routes=...)``, which copy the list: declare
+            all routes before that.
         runs: those that its routes serve.
     """
 
@@ -157,9 +160,9 @@ class LiveRoutes(HubFace):
             async def source(request: Request) -> Source:
                 return declaration.accept(await run(request))
 
-            for half, suffix in ((PageHalf, ""), (StreamHalf, "/stream")):
+            for half in (PageHalf, StreamHalf):
                 responder = half(declaration, self._settings)
-                self._add(path + suffix, ["GET"], responder, guards, source)
+                self._add(path + half.suffix, ["GET"], responder, guards, source)
             return call
 
         return declare
@@ -241,7 +244,16 @@ class LiveRoutes(HubFace):
                 stream = request.scope.get(STREAM)
                 if stream is not None:
                     request.scope[BEGIN]()
-                return await handler(request, stream)
+                found = await handler(request, stream)
+                unsent = stream is None or (
+                    found is not None and stream.is_connected and not stream.committed
+                )
+                if unsent and not isinstance(found, Response):
+                    raise DeclarationError(
+                        f"{path}: its function returned {type(found).__name__} and sent nothing: "
+                        "call `await stream.send(...)`, or return a Starlette response"
+                    )
+                return found
 
             self._add(path, methods, EventResponder(options, self._settings), guards, run)
             return call

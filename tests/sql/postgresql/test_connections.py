@@ -67,6 +67,15 @@ def test_what_cannot_be_read_is_refused_without_the_password(url):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["connect_timeout", "keepalives", "tcp_user_timeout"])
+@pytest.mark.parametrize("value", ["abc", "", "1.5", "9" * 20])
+def test_an_option_that_must_be_a_number_is_named(name, value):
+    """The drivers read it at the first connection; until then a wrong one goes unnoticed."""
+    with pytest.raises(DeclarationError, match=f"{name}={value}, which is no whole number") as said:
+        postgresql_engine(f"postgresql://ann:secret@h/db?{name}={value}")
+    assert "secret" not in str(said.value)
+
+
 def test_a_missing_driver_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtraError, match="headwater\\[postgres\\]"):

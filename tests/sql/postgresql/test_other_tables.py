@@ -1,5 +1,6 @@
 """Tables as other people have them on PostgreSQL: exact, a reset, or a sentence at declaration."""
 
+import enum
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,7 +10,8 @@ from fastapi import FastAPI
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from headwater.errors import DeclarationError, PositionError
+from headwater.delivery._hub import Hub
+from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
 from headwater.sql import Table, track_table
 from headwater.sql.alembic import add_tracking
 from headwater.testing import LiveClient
@@ -128,6 +130,24 @@ async def test_a_role_that_policies_hide_rows_from_is_refused(engine, postgres, 
     await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
+async def test_a_role_that_may_not_read_what_is_needed_is_named_until_it_may(
+    engine, postgres, database
+):
+    things = await tracked(engine, PLAIN)
+    role = f"reader_of_{database}"
+    await run(engine, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON things TO {role}")
+    other = create_async_engine(postgres.url(database).replace("postgres@", f"{role}@"))
+    reads = Table(other, things.reader.model.table)
+    with pytest.raises(
+        SourceUnavailableError, match="may not .* denied for table headwater_tables"
+    ):
+        await reads.where().page(1)
+    await run(engine, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    assert (await reads.where().page(1)).changes == []
+    await other.dispose()
+    await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 async def test_a_column_that_has_another_name_for_a_while(engine):
     """A removal of that time cannot name the value of a filter: its clients get a reset."""
     things = await tracked(engine, PLAIN, "INSERT INTO things VALUES (1, 7), (2, 7)")
@@ -165,6 +185,24 @@ async def test_json_of_every_kind_in_what_a_removal_keeps(engine):
     gone = (await things.where().page(9, after=before.end)).changes
     kept = {change.key["id"]: change.values["word"] for change in gone if change.removed}
     assert kept == {0: "x", 1: {"a": 1}, 2: [1], 3: 7, 4: True, 9: None}
+
+
+@pytest.mark.parametrize("kind", [JSONB, sa.JSON])
+async def test_the_null_of_json_is_a_key_as_any_other(engine, kind):
+    """A key of PostgreSQL holds no other NULL, so it is one item."""
+    ddl = "CREATE TABLE things (id jsonb PRIMARY KEY, word int)"
+    things = await tracked(engine, ddl, "INSERT INTO things VALUES ('null', 1)", key=kind)
+    hub, got = Hub(), []
+    try:
+        page = await things.where().page(9)
+        assert [change.item for change in page.changes] == [{"id": None, "word": 1}]
+        await hub.subscribe(things.where(), got.extend)
+        await run(engine, "INSERT INTO things VALUES ('\"null\"', 2)", "DELETE FROM things")
+        await until(lambda: len(got) >= 2)
+        removed = [change.key["id"] for change in got if change.removed]
+        assert sorted(removed, key=str) == [None, "null"]
+    finally:
+        await hub.close()
 
 
 async def test_a_length_of_time_is_no_moment(engine):
@@ -236,3 +274,49 @@ async def test_a_value_that_is_longer_than_its_column_is_not_cut(engine, kind, c
             await connection.execute(table.insert().values(id=1, word=value))
         assert (await stream.next("thing")).json()["id"] == 1
         assert len((await client.get("/things")).json()["items"]) == 1
+
+
+class Mood(enum.Enum):
+    good = 1
+    bad = 2
+
+
+@pytest.fixture(params=["psycopg", "asyncpg"])
+async def driven(request, postgres, database):
+    engine = create_async_engine(postgres.url(database).replace("psycopg", request.param))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["varchar(9)", "text", "feeling", "own.mood"])
+async def test_an_enum_of_the_model_may_be_another_type_in_the_table(driven, kind):
+    """psycopg lets the database say of which type a member is, and asyncpg asks for the type."""
+    things = await tracked(
+        driven,
+        "CREATE SCHEMA own",
+        "CREATE TYPE feeling AS ENUM ('good', 'bad')",
+        "CREATE TYPE own.mood AS ENUM ('good', 'bad')",
+        f"CREATE TABLE things (id int PRIMARY KEY, word {kind})",
+        word=sa.Enum(Mood, name="mood"),
+    )
+    word, hub, got = things.reader.model.table.c.word, Hub(), []
+    sources = [things.where(word != Mood.bad), things.where(word.in_([Mood.good])),
+               things.where(word=Mood.good)]  # fmt: skip
+    try:
+        if driven.dialect.driver == "asyncpg":
+            for source in sources:
+                with pytest.raises(DeclarationError, match='"mood" does not exist'):
+                    await hub.subscribe(source, got.extend)
+            return
+        for source in sources:
+            await hub.subscribe(source, got.extend)
+        await run(driven, "INSERT INTO things VALUES (1, 'good'), (2, 'bad')")
+        await until(lambda: len(got) == 3)
+        await run(driven, "UPDATE things SET word = 'bad'")
+        await until(lambda: len(got) == 6)
+        assert [(each.key["id"], each.removed) for each in got] == 3 * [(1, False)] + 3 * [
+            (1, True)
+        ]
+        assert (await sources[0].page(9)).changes == []
+    finally:
+        await hub.close()

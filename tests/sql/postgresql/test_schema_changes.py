@@ -182,3 +182,25 @@ async def test_an_insert_into_a_partition_by_name_is_soon_there(engine, readings
     await asyncio.sleep(1.5)  # until it listens and polls seldom
     await run(engine, "INSERT INTO readings_2 VALUES (250, 1)")
     await sink.until(lambda sink: sink.changes, seconds=2)
+
+
+async def test_a_schema_for_each_customer_by_engines_of_one_address(postgres):
+    """Their connections differ in the search_path alone, and each looks at its own table."""
+    engines, tables = [], []
+    url = postgres.url(database := postgres.database())
+    for name in ("one", "two"):
+        path = {"options": f"-c search_path={name}"}
+        engines.append(create_async_engine(url, connect_args=path))
+        async with engines[-1].begin() as connection:
+            await connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+            await connection.run_sync(Log.metadata.create_all)
+        tables.append(Table(engines[-1], Log))
+        await tables[-1].origin.attach(Recorder())
+        await tables[-1].where().page(1)
+    await run(engines[1], "ALTER TABLE logs DISABLE TRIGGER headwater_logs_update")
+    await fails(tables[1], "'headwater_logs_update' is not enabled")
+    await tables[0].where().page(1)
+    for table, engine in zip(tables, engines, strict=True):
+        await table.origin.detach()
+        await engine.dispose()
+    postgres.drop(database)

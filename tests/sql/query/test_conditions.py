@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -191,6 +193,52 @@ async def test_texts_that_a_collation_takes_for_equal(engine):
     finally:
         await hub.close()
         await write(engine, sa.text("DROP TABLE people"), sa.text("DROP TABLE notes"))
+
+
+class Lower(sa.types.TypeDecorator):
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return value.lower()
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+@pytest.mark.parametrize(
+    ("kind", "value", "same"),
+    [
+        (Lower(9), "Ada", "ADA"),
+        (sa.DateTime(timezone=True), *[datetime(2026, 1, 1, tzinfo=UTC)] * 2),
+        (sa.Numeric(10, 2), Decimal("1.25"), Decimal("1.250")),
+    ],
+    ids=["own type", "moment", "number"],
+)
+async def test_values_are_compared_as_a_row_has_them(tmp_path, limit, kind, value, same):
+    """The hub compares values in Python, and a page in the database."""
+    engine, metadata = sqlite_engine(f"sqlite:///{tmp_path / 'data.db'}"), sa.MetaData()
+    things = sa.Table(
+        "things",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("value", kind, nullable=False),
+    )
+    track_table(things, keyed=True)
+    chosen = select(things).order_by(things.c.id).limit(limit) if limit else select(things)
+    query = LiveQuery(engine, chosen, key=["id"], where=["value"])
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    await write(engine, sa.insert(things).values([{"id": n, "value": value} for n in (1, 2)]))
+    hub, client = Hub(), StreamClient(Feed("n", collection="things", event="thing"))
+    await client.connect(hub, query.where(value=same))
+    try:
+        assert sorted(client.items) == [1, 2]
+        await write(engine, sa.insert(things).values(id=3, value=value), sa.delete(things))
+        await until(lambda: client.read() or not client.items)
+        await write(engine, sa.insert(things).values(id=4, value=value))
+        await until(lambda: client.read() or [*client.items] == [4])
+    finally:
+        await hub.close()
+        await engine.dispose()
 
 
 async def test_what_the_query_is_not_filtered_by_is_refused(engine):

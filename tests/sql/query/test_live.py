@@ -104,6 +104,34 @@ async def test_places_are_checked(engine):
         await other.where().locate(page.epoch, str(page.end))
 
 
+class Odd:
+    """Python shows each of them otherwise."""
+
+
+class OddType(sa.types.TypeDecorator):
+    impl = sa.Integer
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return 9
+
+
+async def test_a_position_fits_the_same_query_in_another_process(engine):
+    """Another process has another order of the values of a set."""
+    zero, one = (
+        LiveQuery(
+            engine,
+            select(Customer.id).where(
+                Customer.tenant.in_(set(values)), Customer.tenant != sa.literal(Odd(), OddType())
+            ),
+            key=["id"],
+        )
+        for values in ([0, 8], [8, 0])
+    )
+    page = await zero.where().page(1)
+    assert await one.where().locate(page.epoch, str(page.end)) == page.end
+
+
 async def test_declaration_errors(engine):
     with pytest.raises(DeclarationError, match="cannot be filtered by 'name'"):
         orders(engine).where(name="Ada")

@@ -118,3 +118,30 @@ async def test_who_is_of_another_class_is_never_sent(engine, chosen):
     await write(engine, sa.update(people).values(kind="person"))
     page = await query.where().page(9, after=page.end)
     assert [(change.key, change.removed) for change in page.changes] == [({"id": 2}, True)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rows"),
+    [
+        (select(Task.id).where(Task.person.has(Person.nick == "b")), [2]),
+        (select(Task.id).where(~Task.person.has(Person.nick == "a")), [2]),
+        (select(Person.id).where(Person.tasks.any(Task.cost > 1)), [2]),
+        (select(Task.id).join(Task.person.and_(Person.nick == "b")), [2]),
+    ],
+)
+async def test_the_criterion_of_a_relationship_decides_then_and_now(engine, chosen, rows):
+    query = LiveQuery(engine, chosen, key=["id"])
+    await fill(engine)
+    page = await query.where().page(9)
+    assert [change.key["id"] for change in page.changes] == rows
+    people = Person.__table__
+    await write(
+        engine,
+        sa.update(people).values({"nick name": sa.case((people.c.id == 1, "b"), else_="a")}),
+        sa.update(Task.__table__).values(cost=3 - sa.column("id")),
+    )
+    page = await query.where().page(9, after=page.end)
+    assert [(change.key["id"], change.removed) for change in page.changes] == [
+        (1, False),
+        (2, True),
+    ]

@@ -93,14 +93,17 @@ async def test_the_next_request_waits_until_the_answer_is_taken():
             assert (await client.answer())[2] == app.page
 
 
-async def test_short_answers_that_nobody_takes_are_few():
-    """However short a page is, the kernel soon takes no more of them."""
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+async def test_short_answers_that_nobody_takes_are_few(at_once: bool):
+    """A page is longer than what the kernels of both ends take, so there is no second one."""
     app = App()
     app.page = b"x" * (20 * 1024)
     async with rigged(app) as rig, rig.client(buffer=4096) as client:
         client.writer.transport.pause_reading()
         for _ in range(10):
             client.get("/page")
+            if not at_once:
+                await asyncio.sleep(0.01)  # so that the server reads one request at a time
         await until(lambda: app.began)
 
         async def rests():
@@ -109,7 +112,7 @@ async def test_short_answers_that_nobody_takes_are_few():
             return len(app.began) == before
 
         await until(rests)
-        assert len(app.began) < 4
+        assert len(app.began) == 1
         client.writer.transport.resume_reading()
         for _ in range(10):
             assert (await client.answer())[2] == app.page
@@ -149,6 +152,17 @@ async def test_a_client_on_a_slow_line_is_not_dropped():
         async with trickling(rig.port, b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n") as taken:
             await until(lambda: taken() > 40_000)
         assert rig.refused("unread") == 0
+
+
+@pytest.mark.parametrize("lines", [(), ("Connection: close",)], ids=["kept", "closed"])
+async def test_an_answer_on_a_slow_line_outlives_the_time_of_an_idle_connection(lines):
+    """What the kernel does not take waits in the transport, and the connection is not idle."""
+    app = App()
+    app.page = b"x" * (48 * 1024)
+    head = "\r\n".join(("GET /page HTTP/1.1", "Host: x", *lines, "", ""))
+    async with rigged(app, timeout_keep_alive=0.3) as rig:
+        async with trickling(rig.port, head.encode()) as taken:
+            await until(lambda: taken() > len(app.page))
 
 
 async def test_answers_that_nobody_takes_are_bounded_in_all(caplog):

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from headwater.backend.auth.origin import SAFE_METHODS, check_origin
 from headwater.backend.auth.principal import Principal
 from headwater.backend.problems import not_found, unauthorized
 from headwater.backend.state import backend_of
+from headwater.web._guards import decide_again
 from headwater.web.fastapi import expires, guard, identify
 from headwater.web.problems import Problem
 
@@ -76,12 +78,18 @@ async def authenticate(request: Request) -> Principal:
     if found.via == "session":
         check_origin(request, backend.settings.allowed_origins)
     if request.method not in SAFE_METHODS:
-        backend.writes.check(f"{found.kind}:{found.id}")
-    identify(request, f"{found.kind}:{found.id}")
+        backend.writes.check(found.subject)
+    identify(request, found.subject)
     if found.expires_at is not None:
         expires(request, found.expires_at)
     request.state.principal = found
     return found
+
+
+def authenticate_again(scope: Scope) -> None:
+    """Let all that was decided of a request's caller be decided anew."""
+    scope.get("state", {}).pop("principal", None)
+    decide_again(scope)
 
 
 async def current_user(request: Request) -> Principal:
@@ -143,21 +151,9 @@ def user_with(permission: str) -> Any:
 
 @cache
 def requires(permission: str) -> Any:
-    """The guard of a permission, beside ``signed_in``: 403 without it."""
+    """The guard of a permission, beside ``signed_in``: 403 without it.
 
-    async def permitted(request: Request) -> None:
-        principal = await authenticate(request)
-        if not principal.may(permission):
-            raise _missing(permission)
-
-    return guard(permitted, permission)
-
-
-@cache
-def requires_somewhere(permission: str) -> Any:
-    """The guard of a permission that a team role may give too.
-
-    The service decides for the team in question.
+    Where a team role may give it too, the service decides for the team in question.
     """
 
     async def permitted(request: Request) -> None:

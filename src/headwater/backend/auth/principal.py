@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from headwater.backend.roles import (
-    SATELLITE_PERMISSIONS,
-    permissions_of,
-    team_permissions_of,
-)
+from headwater.backend.roles import GLOBAL_ROLES, SATELLITE_PERMISSIONS, TEAM_ROLES
+
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +37,16 @@ class Principal:
     expires_at: datetime | None = None
 
     @property
+    def subject(self) -> str:
+        """Its name among the callers of requests."""
+        return f"{self.kind}:{self.id}"
+
+    @property
     def permissions(self) -> frozenset[str]:
         """Its permissions everywhere."""
-        return SATELLITE_PERMISSIONS if self.kind == "satellite" else permissions_of(self.role)
+        if self.kind == "satellite":
+            return SATELLITE_PERMISSIONS
+        return GLOBAL_ROLES.get(self.role, _NONE)
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
@@ -49,12 +54,12 @@ class Principal:
     def may_in(self, permission: str, team_id: str | None) -> bool:
         """Whether it has a permission in this team (None: for what is of no team)."""
         role = self.teams.get(team_id or "", "")
-        return self.may(permission) or permission in team_permissions_of(role)
+        return self.may(permission) or permission in TEAM_ROLES.get(role, _NONE)
 
     def may_somewhere(self, permission: str) -> bool:
         """Whether it has a permission everywhere, or in one team at least."""
         return self.may(permission) or any(
-            permission in team_permissions_of(role) for role in self.teams.values()
+            permission in TEAM_ROLES.get(role, _NONE) for role in self.teams.values()
         )
 
     def knows_team(self, team_id: str) -> bool:

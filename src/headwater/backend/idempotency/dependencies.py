@@ -28,9 +28,8 @@ async def _request_key(
 ) -> RequestKey | None:
     if key is None:
         return None
-    caller = f"{principal.kind}:{principal.id}"
-    path = request.url.path
-    return RequestKey.of(await request.body(), caller, request.method, path, key)
+    route = (request.method, request.url.path)
+    return RequestKey.of(await request.body(), principal.subject, *route, key)
 
 
 IdempotencyKey = Annotated[RequestKey | None, Depends(_request_key)]

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from headwater.backend.auth.dependencies import (
     CurrentUser,
-    requires_somewhere,
+    requires,
     signed_in,
     team_of_path,
 )
@@ -23,7 +23,7 @@ router = APIRouter(
 )
 
 
-@router.post("", status_code=201, dependencies=[requires_somewhere("notifications.create")])
+@router.post("", status_code=201, dependencies=[requires("notifications.create")])
 async def create_notification(
     body: NotificationCreate,
     user: CurrentUser,

@@ -11,7 +11,6 @@ from headwater.backend.auth.dependencies import (
     CurrentUser,
     reports_itself,
     requires,
-    requires_somewhere,
     satellite_of_path,
     signed_in,
 )
@@ -45,7 +44,7 @@ async def list_satellites(
     return SatelliteList(satellites=rows, has_more=has_more)
 
 
-@router.post("", status_code=201, dependencies=[signed_in, requires_somewhere("satellites.manage")])
+@router.post("", status_code=201, dependencies=[signed_in, requires("satellites.manage")])
 async def register_satellite(
     body: SatelliteCreate, user: CurrentUser, backend: BackendState
 ) -> SatelliteCreated:
@@ -57,7 +56,7 @@ async def register_satellite(
 @router.post(
     "/{satellite_id}/keys",
     status_code=201,
-    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+    dependencies=[signed_in, requires("satellites.manage")],
 )
 async def renew_satellite_key(
     satellite_id: PathId,
@@ -74,7 +73,7 @@ async def renew_satellite_key(
 @router.delete(
     "/{satellite_id}",
     **NO_CONTENT,
-    dependencies=[signed_in, requires_somewhere("satellites.manage")],
+    dependencies=[signed_in, requires("satellites.manage")],
 )
 async def remove_satellite(satellite_id: PathId, user: CurrentUser, backend: BackendState) -> None:
     """Remove a satellite and its keys. Streams of its metrics end at once."""

@@ -155,12 +155,7 @@ class Satellites:
             if first is not None:
                 return list(first)
         now = utc_now()
-        events = []
-        for report in reports:
-            event = report.model_dump()
-            at = report.at or now
-            event["at"] = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-            events.append(event)
+        events = [{**report.model_dump(), "at": _in_zulu(report.at or now)} for report in reports]
         append_key = None if key is None else key.append_key
         records = await self._log.append(topic_of(satellite_id), events, key=append_key)
         ids = [str(record.offset) for record in records]
@@ -172,6 +167,10 @@ class Satellites:
     async def _find(self, satellite_ids: Sequence[str]) -> Mapping[str, Any]:
         rows = await self._database.look_up(self._of_ids, satellite_ids)
         return {satellite_id: Known(satellite_id, team_id) for satellite_id, team_id in rows}
+
+
+def _in_zulu(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 async def _managed(session: AsyncSession, user: Principal, satellite_id: str) -> Satellite:

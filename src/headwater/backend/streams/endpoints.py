@@ -34,13 +34,10 @@ async def list_streams(
 ) -> StreamList:
     """The open streams of all processes that share the event log, oldest first."""
     found = await streams.page(after, limit)
-    emails = await backend.users.emails(
-        {each.user_id for each in found.streams if each.user_id is not None}
-    )
-    shown = [
-        each.model_copy(update={"email": emails.get(each.user_id or "")}) for each in found.streams
-    ]
-    return found.model_copy(update={"streams": shown})
+    emails = await backend.users.emails({each.user_id for each in found.streams if each.user_id})
+    for each in found.streams:
+        each.email = emails.get(each.user_id or "")
+    return found
 
 
 @router.delete("/streams/{stream_id}", **NO_CONTENT, dependencies=[requires("streams.close")])

@@ -105,8 +105,8 @@ def running(lows: str) -> sa.Subquery:
         sa.cast(sa.bindparam("running", type_=ARRAY(sa.Text)), ARRAY(XID8())),
         sa.bindparam(lows, type_=ARRAY(sa.BigInteger)),
     ).table_valued(sa.column("xid", XID8()), sa.column("low", sa.BigInteger))
-    named = pending.render_derived(name="ran")
-    return sa.select(named.c.xid, named.c.low).order_by(named.c.xid).subquery("pending")
+    named = pending.render_derived(name="headwater_ran")
+    return sa.select(named.c.xid, named.c.low).order_by(named.c.xid).subquery("headwater_pending")
 
 
 def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Condition:
@@ -119,7 +119,7 @@ def client_has(xid: sa.ColumnElement[int], number: sa.ColumnElement[int]) -> Con
         sa.cast(sa.bindparam("part_xids", type_=ARRAY(sa.Text)), ARRAY(XID8())),
         sa.bindparam("part_rows", type_=ARRAY(sa.BigInteger)),
     ).table_valued(sa.column("xid", XID8()), sa.column("low", sa.BigInteger))
-    named = parts.render_derived(name="part")
+    named = parts.render_derived(name="headwater_part")
     return sa.or_(
         sa.and_(
             xid < as_xid(sa.bindparam("xmax", type_=sa.Text)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import re
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -24,6 +25,12 @@ _DEFAULTS = {
     "tcp_user_timeout": "20000",  # milliseconds
     "application_name": "headwater",
 }
+
+# Options that libpq or psycopg would read as numbers when it connects.
+_NUMBERS = ("keepalives", *(name for name, value in _DEFAULTS.items() if value.isdigit()))
+
+# By event loop and database.
+Shared: TypeAlias = tuple[int, "str | sa.Engine"]
 
 # PostgreSQL 13 brought xid8, pg_current_xact_id and pg_visible_in_snapshot.
 OLDEST = 130000
@@ -75,6 +82,10 @@ def address_of(url: str) -> sa.URL:
             "this is no address that libpq can read; give postgresql://user@host:port/name, or "
             "postgresql:///name?host=/folder for a Unix socket"
         ) from None
+    for name in _NUMBERS:
+        given = found.get(name)
+        if given is not None and re.fullmatch(r"\s*[-+]?\d{1,9}\s*", str(given)) is None:
+            raise DeclarationError(f"the address has {name}={given}, which is no whole number")
     return address
 
 
@@ -111,10 +122,13 @@ def separate_pool(engine: AsyncEngine) -> AsyncEngine:
     return AsyncEngine(sa.Engine(like.pool.recreate(), like.dialect, like.url))
 
 
-def shared_by(engine: AsyncEngine) -> tuple[int, str]:
+def shared_by(engine: AsyncEngine) -> Shared:
     """A key for what all engines of one database and event loop share."""
-    loop = asyncio.get_running_loop()
-    return id(loop), engine.url.render_as_string(hide_password=False)
+    loop, url = asyncio.get_running_loop(), engine.url
+    if not url.host and not url.query:
+        # It names no database: ``async_creator=`` opens the connections.
+        return id(loop), engine.sync_engine
+    return id(loop), url.render_as_string(hide_password=False)
 
 
 def single_reads(engine: AsyncEngine) -> AsyncEngine:

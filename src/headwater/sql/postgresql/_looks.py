@@ -1,4 +1,4 @@
-"""One look at a PostgreSQL database for all tables that a process follows there.
+"""One look at a PostgreSQL database for all tables that a process follows there by an engine.
 
 It finds what nothing reports: commits of writers that statement triggers do not see, as in logical
 replication or by a partition's own name, and changes of the catalogue. It is one statement every
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headwater.sql.postgresql._connections import ensure_first_connection, shared_by, single_reads
+from headwater.sql.postgresql._connections import ensure_first_connection, single_reads
 
 logger = logging.getLogger("headwater.sql")
 
@@ -74,7 +74,7 @@ class CatalogueWatch:
             wake: called when something may have been committed.
         """
         self.tables, self.wake = tables, wake
-        self._looks = _looks.get(shared_by(engine)) or _Looks(engine)
+        self._looks = _looks.get(_key_of(engine)) or _Looks(engine)
         self._looks.add(self)
 
     def is_due(self) -> bool:
@@ -100,10 +100,10 @@ class CatalogueWatch:
 
 
 class _Looks:
-    """The looks at one database."""
+    """The looks of one engine at its database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._key = shared_by(engine)
+        self._key = _key_of(engine)
         self._engine = engine
         self._reading = single_reads(engine)
         self._followed: set[CatalogueWatch] = set()
@@ -175,4 +175,9 @@ class _Looks:
                 each.wake()
 
 
-_looks: dict[tuple[int, str], _Looks] = {}
+def _key_of(engine: AsyncEngine) -> tuple[int, sa.Engine]:
+    # Two engines of one address may have different search_paths.
+    return id(asyncio.get_running_loop()), engine.sync_engine
+
+
+_looks: dict[tuple[int, sa.Engine], _Looks] = {}

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from headwater.errors import PositionError, UsageError
-from headwater.sql.postgresql._snapshot import TransactionSnapshot, base36
+from headwater.sql._place_text import (
+    LARGEST,
+    base36,
+    key_at,
+    key_base64,
+    moment_at,
+    moment_base36,
+)
+from headwater.sql.postgresql._snapshot import TransactionSnapshot
 
 # The two kinds of changes, in the order in which a transaction's are sent.
 GONE, ROW = 0, 1
@@ -31,11 +38,6 @@ _TEXT = re.compile(
     rf"(?:~(?P<until>{_B})(?:~(?P<among>{_PART}))?(?:,(?P<as_of>{_B}))?)?"
 )
 _AT = re.compile(rf"(?P<xid>{_B})(?P<kind>[GR])(?P<number>{_B})(?::(?P<key>[0-9A-Za-z_-]+))?")
-_LARGEST = 2**63 - 1
-# Where a client began that has nothing yet: beyond every transaction.
-NEWEST = _LARGEST
-_START = datetime(1970, 1, 1, tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,7 +59,7 @@ class At:
     def __str__(self) -> str:
         text = f"{base36(self.xid)}{'R' if self.kind else 'G'}{base36(self.number)}"
         if self.key:
-            text += ":" + urlsafe_b64encode(self.key.encode()).decode().rstrip("=")
+            text += ":" + key_base64(self.key)
             if len(text) > MAX_SNAPSHOT:
                 raise UsageError("a primary key of more than 1,200 bytes does not fit a position")
         return text
@@ -78,15 +80,10 @@ class At:
         found = _AT.fullmatch(text)
         if found is None:
             raise ValueError(text)
-        key = ""
-        if found["key"] is not None:
-            key = urlsafe_b64decode(found["key"] + "=" * (-len(found["key"]) % 4)).decode()
-            values = json.loads(key)
-            if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-                raise ValueError(key)
+        key = "" if found["key"] is None else key_at(found["key"])
         number = int(found["number"], 36)
         xid = int(found["xid"], 36)
-        if max(number, xid) > _LARGEST:
+        if max(number, xid) > LARGEST:
             raise ValueError(text)
         return cls(xid, 1 if found["kind"] == "R" else 0, number, key)
 
@@ -166,7 +163,7 @@ class SnapshotPlace:
         if self.past:
             text += ",P"
         if self.removed_until is not None:
-            text += "~" + base36(max(0, (self.removed_until - _START) // _TICK))
+            text += "~" + moment_base36(self.removed_until)
             if self.among is not None:
                 text += f"~{self.among}"
             if self.as_of is not None:
@@ -182,14 +179,14 @@ class SnapshotPlace:
                 raise ValueError(text)
             snapshot = TransactionSnapshot.parse(found["xmax"], found["running"])
             parts = tuple(map(At.parse, found["parts"].split(",")[1:]))
-            until = None if found["until"] is None else _START + int(found["until"], 36) * _TICK
+            until = moment_at(found["until"])
             among = None if found["among"] is None else At.parse(found["among"])
             as_of = None if found["as_of"] is None else int(found["as_of"], 36)
             began = None if found["began"] is None else int(found["began"], 36)
             past = found["past"] is not None
             place = cls(snapshot, parts, until, among, past, as_of, began=began)
             if (
-                max(snapshot.xmax, as_of or 0, began or 0) > _LARGEST
+                max(snapshot.xmax, as_of or 0, began or 0) > LARGEST
                 or str(place) != text
                 or not place._sound()
             ):

@@ -14,6 +14,7 @@ from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Win
 from headwater.sql._filters import Asked
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel, as_utc
+from headwater.sql._place_text import NEWEST
 from headwater.sql._reader import (
     ChangeBatch,
     CommitWatch,
@@ -36,7 +37,7 @@ from headwater.sql.postgresql._connections import (
 )
 from headwater.sql.postgresql._drivers import check_driver
 from headwater.sql.postgresql._looks import CatalogueWatch
-from headwater.sql.postgresql._place import MAX_SNAPSHOT, NEWEST, At, SnapshotPlace, Walk
+from headwater.sql.postgresql._place import MAX_SNAPSHOT, At, SnapshotPlace, Walk
 from headwater.sql.postgresql._revision import Revision, revision_of
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
 from headwater.sql.postgresql._statements import PICKED, PostgreSQLStatements

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headwater.feeds._shared_calls import CoalescedCall
-from headwater.sql.postgresql._connections import shared_by
+from headwater.sql.postgresql._connections import Shared, shared_by
 from headwater.sql.postgresql._drivers import OwnConnection, open_connection
 
 # Seconds that the server may take.
@@ -101,7 +101,7 @@ class Revision:
             await own.close()
 
 
-_revisions: dict[tuple[int, str], Revision] = {}
+_revisions: dict[Shared, Revision] = {}
 
 
 def revision_of(engine: AsyncEngine) -> Revision:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+from headwater.sql._place_text import base36
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,6 @@ class TransactionSnapshot:
 
 # Not even the rows that were there before their table was tracked: those are of transaction 0.
 NOTHING = TransactionSnapshot(0)
-
-
-def base36(value: int) -> str:
-    """A number of 0 or more as digits and small letters."""
-    digits = ""
-    while True:
-        value, rest = divmod(value, 36)
-        digits = _DIGITS[rest] + digits
-        if not value:
-            return digits
 
 
 def _pack(gaps: list[int]) -> str:

@@ -193,7 +193,7 @@ class PostgreSQLStatements(Statements):
         xid, number, *_ = self.order
         if kind == GONE:
             xid, number = REMOVALS.c.change, REMOVALS.c.number
-            keys = [sa.cast(sa.null(), column.type) for column in self.keys]
+            keys = [self.model.cast(sa.null(), name) for name in self.model.key]
         if left is None:
             moment = sa.DateTime() if window is None else self._moment_type(window)
             left = sa.cast(sa.null(), moment)
@@ -214,7 +214,7 @@ class PostgreSQLStatements(Statements):
         model, shown = self.model, selected.shown
         ranked = sa.select(
             picked, sa.func.row_number().over(order_by=self.sorting(picked)).label("nth")
-        ).subquery("ranked")
+        ).subquery("headwater_ranked")
         found = ranked.c
         keys = [found[f"key_{at}"] for at in range(len(self.keys))]
         # A limit in each look-up keeps PostgreSQL from a plan that reads the whole table.
@@ -225,7 +225,9 @@ class PostgreSQLStatements(Statements):
         asked = self.answers(selected)
         stored += [each.label(f"headwater_answer_{at}") for at, each in enumerate(asked)]
         same = (own == key for own, key in zip(self.keys, keys, strict=True))
-        row = sa.select(*stored).where(found.kind != GONE, *same).limit(1).lateral("stored")
+        row = (
+            sa.select(*stored).where(found.kind != GONE, *same).limit(1).lateral("headwater_stored")
+        )
         joined = TABLES.outerjoin(ranked, sa.true()).outerjoin(row, sa.true())
         moment: Column = sa.null() if shown is None else row.c.headwater_own_moment
         answers: list[Any] = [row.c[f"headwater_answer_{at}"] for at in range(len(asked))]
@@ -244,7 +246,7 @@ class PostgreSQLStatements(Statements):
                 sa.select(*parts)
                 .where(found.kind == GONE, mine, REMOVALS.c.number == found.number)
                 .limit(1)
-                .lateral("removal")
+                .lateral("headwater_removal")
             )
             joined = joined.outerjoin(removal, sa.true())
             gone = [removal.c[f"{RAW}{at}"] for at in range(len(old))]

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headwater.sql._commits import commits_of
 from headwater.sql._reader import CommitWatch, Tail
 from headwater.sql._tracking import Tracking
-from headwater.sql.postgresql._connections import shared_by
+from headwater.sql.postgresql._connections import Shared, shared_by
 from headwater.sql.postgresql._drivers import OwnConnection, open_connection
 from headwater.sql.postgresql._triggers import channel as channel_of
 
@@ -247,4 +247,4 @@ class _Listener:
             self.listening -= {name}
 
 
-_listeners: dict[tuple[int, str], _Listener] = {}
+_listeners: dict[Shared, _Listener] = {}

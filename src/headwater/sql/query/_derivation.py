@@ -8,14 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import CITEXT
-from sqlalchemy.sql import visitors
 
 from headwater.errors import DeclarationError
 from headwater.sql._values import stored_type
 from headwater.sql.query._equality import check_exact, check_shown
 from headwater.sql.query._functions import has_aggregate
 from headwater.sql.query._limits import difference, limit_of
-from headwater.sql.query._pieces import Condition, Occurrence, Scope, renamed
+from headwater.sql.query._pieces import Condition, Occurrence, Scope, renamed, with_columns
 from headwater.sql.query._plain_select import plain
 from headwater.sql.query._scopes import Scopes
 from headwater.sql.query._uniqueness import Column, closure, determined
@@ -56,11 +55,7 @@ class Ordered:
     def over(self, column: Any) -> Any:
         """The element over another column."""
         own = self.occurrence.column(self.name)
-
-        def moved(element: Any, **_: Any) -> Any:
-            return column if element is own else None
-
-        return visitors.replacement_traverse(self.element, {}, moved)
+        return with_columns(self.element, lambda each: column if each is own else None)
 
 
 class Derivation:

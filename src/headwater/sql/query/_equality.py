@@ -46,6 +46,21 @@ def _is_collated(column: sa.Column[Any]) -> bool:
     return named is not None and named.lower() not in _EXACT
 
 
+def as_read(column: sa.Column[Any], value: Hashable, dialect: sa.Dialect) -> Hashable:
+    """The value that a row has where the column was compared with this one.
+
+    An application's own type may store another value, and SQLite has date-times without a zone.
+    """
+    kind = column.type.dialect_impl(dialect)
+    if not isinstance(kind, (sa.types.TypeDecorator, sa.DateTime)):
+        return value
+    bind: Any = kind.bind_processor(dialect)
+    result = kind.result_processor(dialect, None)
+    stored = value if bind is None else bind(value)
+    found: Hashable = stored if result is None else result(stored)
+    return found
+
+
 def check_shown(name: str, column: sa.Column[Any]) -> None:
     """Raises DeclarationError for a key of groups, or with DISTINCT, whose texts may be equal."""
     if _is_collated(column):

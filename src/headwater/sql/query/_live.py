@@ -20,7 +20,7 @@ from headwater.sql._table import GRACE, reading_engine
 from headwater.sql._tail import TableOrigin, TailSource
 from headwater.sql._values import fit_values, given
 from headwater.sql.query._derivation import Derivation, column_of
-from headwater.sql.query._equality import check_equality, is_blind, judged_equality
+from headwater.sql.query._equality import as_read, check_equality, is_blind, judged_equality
 from headwater.sql.query._reader import QueryReader
 
 # The live queries of this process, for ``headwater check``.
@@ -115,7 +115,9 @@ class LiveQuery:
                 )
         blind = {name: fit.pop(name) for name in list(fit) if is_blind(columns[name])}
         judged = judged_equality(columns, blind, self.engine.dialect)
-        wanted = Filter.of(**fit)
+        wanted = Filter.of(
+            **{n: [as_read(columns[n], v, self.engine.dialect) for v in fit[n]] for n in fit}
+        )
         return wanted if judged is None else wanted & Filter((((JUDGED, judged),),))
 
     def _check_filter(self, names: Sequence[str]) -> None:

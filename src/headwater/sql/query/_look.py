@@ -287,6 +287,24 @@ def _check(place: QueryPlace, now: Any, floor: Any, nothing: Any) -> None:
 def fingerprint_of(derivation: Derivation, dialect: sa.Dialect) -> str:
     """A hash of the query, so that a position fits only its own query."""
     compiled = derivation.select.compile(dialect=dialect)
-    values = sorted((name, repr(value)) for name, value in compiled.params.items())
+    names: dict[sa.BindParameter[Any], str] = compiled.bind_names
+    values = sorted((name, _stored(each, dialect)) for each, name in names.items())
     said = repr((str(compiled), values, list(derivation.key), list(derivation.filters)))
     return hashlib.blake2s(said.encode(), digest_size=8).hexdigest()
+
+
+def _stored(parameter: sa.BindParameter[Any], dialect: sa.Dialect) -> list[str]:
+    """The value of a parameter, or each of a list for IN, as the database has it.
+
+    The order of a set, and what Python shows of an object, differ between processes.
+    """
+    value = parameter.effective_value
+    process = parameter.type.dialect_impl(dialect).bind_processor(dialect)
+    every = value if parameter.expanding else [value]
+    try:
+        return sorted(repr(one if process is None else process(one)) for one in every or ())
+    except (TypeError, ValueError, LookupError) as error:
+        raise DeclarationError(
+            f"the parameter {parameter.key!r} cannot be {value!r}, for the type "
+            f"{parameter.type!r}: {error}"
+        ) from error

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER
+from headwater.sql._model import TypeOf
 from headwater.sql._values import stored_type
 from headwater.sql.postgresql._types import XID8, as_xid
 from headwater.sql.query._place import Counters
 from headwater.sql.sqlite._triggers import label
+
+# The columns of a table, by name, with their types in the model.
+Columns: TypeAlias = "Mapping[str, sa.types.TypeEngine[Any]]"
 
 
 class Moments(ABC):
@@ -44,8 +48,8 @@ class Moments(ABC):
         """A text in the order in which Python sorts it."""
 
     @abstractmethod
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
-        """A column of former links."""
+    def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
+        """The former links of all tables, and these columns of them as this table has them."""
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         """How a key's column is read, to be compared and written into a position."""
@@ -57,22 +61,32 @@ class Moments(ABC):
         """A key's column as what ``raw`` says."""
         return sa.type_coerce(column, kind)
 
-    def former(self, name: str, columns: dict[str, sa.types.TypeEngine[Any]]) -> sa.Select[Any]:
+    def former(self, name: str, columns: Columns) -> sa.Select[Any]:
         """The rows of a table that the client had with these links, and that are gone."""
-        return sa.select(
-            *(_collated(self.field(column, kind)).label(column) for column, kind in columns.items())
-        ).where(
-            FORMER.c.table_name == name,
-            self.lacks(FORMER.c.change, name),
-            self.had(FORMER.c.since, name),
+        source, found = self.links(name, columns)
+        named = zip(found, columns, strict=True)
+        return (
+            sa.select(*(_collated(each).label(column) for each, column in named))
+            .select_from(source)
+            .where(
+                FORMER.c.table_name == name,
+                self.lacks(FORMER.c.change, name),
+                self.had(FORMER.c.since, name),
+            )
         )
 
 
 class PostgreSQLMoments(Moments):
-    """A snapshot is an xmax and the transactions below it that were running."""
+    """A snapshot is an xmax and the transactions below it that were running.
+
+    Attributes:
+        types: by name of a table, once it was read, the types of its columns as SQL. The model may
+            say less: a shorter text, or a smaller number.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
+        self.types: dict[str, Mapping[str, str]] = {}
         self._xmax = as_xid(sa.bindparam("seen_xmax", type_=sa.Text))
         self._running = sa.cast(sa.bindparam("seen_running", type_=ARRAY(sa.Text)), ARRAY(XID8()))
 
@@ -93,8 +107,19 @@ class PostgreSQLMoments(Moments):
         enum = isinstance(column.type, sa.Enum)
         return sa.cast(column, kind) if enum else super().plain(column, kind)
 
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
-        return sa.cast(sa.func.jsonb_extract_path_text(FORMER.c.links, name, type_=sa.Text), kind)
+    def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        return sa.BigInteger() if isinstance(kind, sa.Integer) else super().raw(kind)
+
+    def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
+        types = self.types.get(name, {})
+        stored = [
+            sa.column(column, TypeOf(types[column]) if column in types else kind)
+            for column, kind in columns.items()
+        ]
+        record = sa.func.jsonb_to_record(FORMER.c.links).table_valued(*stored)
+        record = record.render_derived(name="link", with_types=True)
+        found = [sa.type_coerce(record.c[column], kind) for column, kind in columns.items()]
+        return sa.join(FORMER, record, sa.true()), [*found]
 
 
 class SQLiteMoments(Moments):
@@ -114,9 +139,11 @@ class SQLiteMoments(Moments):
     def ordered(self, column: Column) -> Column:
         return sa.collate(column, "BINARY")
 
-    def field(self, name: str, kind: sa.types.TypeEngine[Any]) -> Column:
-        path = f'$."{label(name)}"'
-        return sa.func.json_extract(FORMER.c.links, path, type_=kind)
+    def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
+        return FORMER, [
+            sa.func.json_extract(FORMER.c.links, f'$."{label(column)}"', type_=kind)
+            for column, kind in columns.items()
+        ]
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         # Dates and UUIDs are texts, as they are stored.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,12 +126,23 @@ class Names:
 
 
 def renamed(expression: Any, names: Names) -> Any:
-    def alias(element: Any, **_: Any) -> Any:
-        if isinstance(element, sa.ColumnClause) and element.table is not None:
-            return names.occurrence(element).column(element.name)
-        return None
+    """The expression over the columns of the aliases."""
+    return with_columns(
+        expression,
+        lambda column: (
+            None if column.table is None else names.occurrence(column).column(column.name)
+        ),
+    )
 
-    return visitors.replacement_traverse(expression, {}, alias)
+
+def with_columns(expression: Any, other: Callable[[sa.ColumnClause[Any]], Any]) -> Any:
+    """The expression with other columns; ``other`` returns None for one that stays."""
+
+    def put(element: Any) -> Any:
+        return other(element) if isinstance(element, sa.ColumnClause) else None
+
+    # replacement_traverse() would leave out the criterion of a relationship's any() and has().
+    return visitors.cloned_traverse(expression, {"replace": put}, {})
 
 
 def strict_in(clause: Any, names: Names) -> frozenset[Occurrence]:

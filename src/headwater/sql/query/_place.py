@@ -16,7 +16,8 @@ from datetime import datetime
 from typing import Any, Protocol, Self
 
 from headwater.errors import PositionError
-from headwater.sql.postgresql._snapshot import TransactionSnapshot, base36
+from headwater.sql._place_text import base36
+from headwater.sql.postgresql._snapshot import TransactionSnapshot
 
 # The values of the key's columns, in an order that Python and the database share.
 Key = tuple[Any, ...]

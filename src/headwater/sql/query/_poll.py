@@ -23,9 +23,11 @@ from headwater.errors import UsageError
 from headwater.feeds._source import EVERYTHING, Filter
 from headwater.sql._filters import form_of
 from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._unreadable import Unreadable
 from headwater.sql.query._derivation import Derivation
 from headwater.sql.query._look import Look, Looker
 from headwater.sql.query._place import Key, QueryPlace
+from headwater.sql.query._rows import read_rows
 from headwater.sql.query._statements import KEYS, Statements
 
 # Keys whose rows are read by one statement.
@@ -61,9 +63,13 @@ class Queries:
         self.derivation = derivation
         self.looker = looker
         self.nothing = looker.nothing
-        self.statements = Statements(derivation, looker.moments, looker.tables)
+        self.renew_statements()
         self.width = len(derivation.key)
         self._held = (*derivation.key, *derivation.filters)
+
+    def renew_statements(self) -> None:
+        """Write the statements anew, for other types of the columns."""
+        self.statements = Statements(self.derivation, self.looker.moments, self.looker.tables)
 
     def keys(
         self, look: Look, seen: Any, low: Key | None, high: Key | None, wanted: Filter
@@ -85,8 +91,8 @@ class Queries:
         """The present rows with these keys, each with the values that filters compare."""
         form, values = form_of(wanted)
         values |= questions.parameters | {"keys": self._listed(keys)}
-        result = look.connection.execute(self.statements.rows(form, questions.form), values)
-        return {key: (row, compared) for key, row, compared in self._answered(result, questions)}
+        found = read_rows(look.connection, self.statements.rows(form, questions.form), values)
+        return {key: (row, compared) for key, row, compared in self._answered(found, questions)}
 
     def among(self, look: Look, seen: Any, keys: Sequence[Key]) -> set[Key]:
         """The affected keys among these."""
@@ -101,25 +107,25 @@ class Queries:
         if not self.derivation.filters:
             return [EVERYTHING]
         query = self.statements.touched(look.changed, look.gone)
-        rows = look.connection.execute(query, self.looker.moments.values(seen))
-        # No filter is NULL.
+        rows = read_rows(look.connection, query, self.looker.moments.values(seen))
+        # No filter is NULL, or a value that cannot be read.
         return [
             Filter.of(**dict(zip(self.derivation.filters, row, strict=True)))
             for row in rows
-            if None not in row
+            if not any(value is None or isinstance(value, Unreadable) for value in row)
         ]
 
     def first(self, connection: sa.Connection, wanted: Filter) -> list[tuple[Key, Values]]:
         """The first rows of a query with LIMIT, in its order."""
         form, values = form_of(wanted)
-        return list(self._read(connection.execute(self.statements.first(form), values)))
+        return list(self._read(read_rows(connection, self.statements.first(form), values)))
 
     def first_held(self, look: Look, seen: Any, wanted: Filter) -> dict[Key, Values]:
         """The first rows at the place: their keys, with the values of key and filters by name."""
         form, values = form_of(wanted)
         among = frozenset(one.table for one in self.derivation.core.occurrences)
         query = self.statements.first_held(look.gone & among, form)
-        rows = look.connection.execute(query, values | self.looker.moments.values(seen))
+        rows = read_rows(look.connection, query, values | self.looker.moments.values(seen))
         return {
             tuple(row[: self.width]): dict(zip(self._held, row[self.width :], strict=True))
             for row in rows
@@ -131,8 +137,8 @@ class Queries:
         """The last rows by key, descending."""
         form, values = form_of(wanted)
         query = self.statements.newest(form, below is not None)
-        result = look.connection.execute(query, values | {"count": count} | _numbered("low", below))
-        return list(self._read(result))
+        values |= {"count": count} | _numbered("low", below)
+        return list(self._read(read_rows(look.connection, query, values)))
 
     def oldest(
         self,
@@ -149,7 +155,7 @@ class Queries:
         query = self.statements.oldest(form, low is not None, high is not None, asked)
         values |= questions.parameters | {"count": count}
         values |= _numbered("low", low) | _numbered("high", high)
-        return list(self._answered(look.connection.execute(query, values), questions))
+        return list(self._answered(read_rows(look.connection, query, values), questions))
 
     def exceeds(self, connection: sa.Connection, wanted: Filter, count: int) -> bool:
         """Whether there are more rows than this."""
@@ -165,7 +171,7 @@ class Queries:
         query = self.statements.holders(look.gone & among, questions.form)
         values = self.looker.moments.values(seen) | {"keys": self._listed(keys)}
         found: dict[Key, list[Values]] = {}
-        for row in look.connection.execute(query, values | questions.parameters):
+        for row in read_rows(look.connection, query, values | questions.parameters):
             held = dict(zip(self._held, row[self.width :], strict=False))
             found.setdefault(tuple(row[: self.width]), []).append(questions.answered(row, held))
         return found
@@ -173,19 +179,19 @@ class Queries:
     def _listed(self, keys: Sequence[Key]) -> list[Any]:
         return [key[0] for key in keys] if self.width == 1 else list(keys)
 
-    def _read(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Key, Values]]:
-        return ((key, values) for _, key, values in self._rows_of(result))
+    def _read(self, rows: Sequence[Any]) -> Iterator[tuple[Key, Values]]:
+        return ((key, values) for _, key, values in self._keyed(rows))
 
     def _answered(
-        self, result: sa.CursorResult[Any], questions: Questions
+        self, rows: Sequence[Any], questions: Questions
     ) -> Iterator[tuple[Key, Values, Values]]:
-        for row, key, shown in self._rows_of(result):
+        for row, key, shown in self._keyed(rows):
             yield key, shown, questions.answered(row[: len(row) - self.width], shown)
 
-    def _rows_of(self, result: sa.CursorResult[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
+    def _keyed(self, rows: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Key, Values]]:
         before: Key | None = None
         seen: set[Key] = set()
-        for row in result:
+        for row in rows:
             key = tuple(row[len(row) - self.width :])
             if key == before or key in seen:
                 raise UsageError(

@@ -17,7 +17,7 @@ from headwater.errors import DeclarationError, PositionError, UsageError
 from headwater.feeds._clock import utc_now
 from headwater.feeds._source import Filter, Page, Place
 from headwater.sql._faults import COLUMN_MISSING, unavailable
-from headwater.sql._judging import NO_QUESTIONS, Questions
+from headwater.sql._judging import NO_QUESTIONS, Questions, stored_columns
 from headwater.sql._links import links_drift
 from headwater.sql._model import tracking_of
 from headwater.sql._reader import ChangeBatch, CommitWatch, Head, Tail, TailReader, WatchGroup
@@ -38,6 +38,7 @@ from headwater.sql.query._look import (
     SQLiteLooker,
     fingerprint_of,
 )
+from headwater.sql.query._moments import PostgreSQLMoments
 from headwater.sql.query._open_poll import OpenPoll, ReadPage, WaitingPage
 from headwater.sql.query._pages import Pages
 from headwater.sql.query._pieces import Occurrence
@@ -324,7 +325,7 @@ class QueryReader(TailReader):
 
         Raises SourceUnavailableError with what mends it.
         """
-        for tracking in self._tracking.values():
+        for table, tracking in self._tracking.items():
             try:
                 schema = SCHEMAS[connection.dialect.name]
                 found, wrong = await connection.run_sync(schema.drift, tracking, ())
@@ -334,6 +335,13 @@ class QueryReader(TailReader):
             if wrong:
                 said = f"table {tracking.full_name}: {'; '.join(wrong)}. {tracking.call} mends it"
                 raise self.broken(said)
+            moments = self._looker.moments
+            if isinstance(moments, PostgreSQLMoments):
+                rows = await stored_columns(connection, table)
+                types = {row[0]: str(row[3]) for row in rows}
+                if types != moments.types.get(tracking.name):
+                    moments.types[tracking.name] = types
+                    self._queries.renew_statements()
         # The read takes a snapshot of its own.
         await connection.rollback()
         self._catalogue.note()

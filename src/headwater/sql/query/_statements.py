@@ -8,10 +8,9 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.sql import visitors
 
 from headwater.feeds._source import EVERYTHING, Filter
-from headwater.sql._expressions import Column, Condition, Shape, bare
+from headwater.sql._expressions import Column, Condition, Shape, bare, unbounded
 from headwater.sql._filters import Filters
 from headwater.sql._judging import Question, shape_column
 from headwater.sql._statements import COUNT
@@ -19,7 +18,7 @@ from headwater.sql._tracking import CHANGE, SINCE
 from headwater.sql._values import stored_type
 from headwater.sql.query._derivation import Derivation, Way, column_of
 from headwater.sql.query._moments import Moments
-from headwater.sql.query._pieces import Occurrence
+from headwater.sql.query._pieces import Occurrence, with_columns
 
 Query: TypeAlias = "sa.Select[Any]"
 Columns: TypeAlias = "Mapping[Occurrence, Any]"
@@ -256,7 +255,7 @@ class Statements:
     def _own(self, form: Filter, asked: Questioned = ()) -> Query:
         derivation = self._derivation
         selected = derivation.select.selected_columns
-        filters = {name: bare(selected[name]) for name in derivation.filters}
+        filters = {name: _unbounded(bare(selected[name])) for name in derivation.filters}
         keys = map(self._sorted, self._own_keys())  # with DISTINCT what is ordered by is selected
         raw = [key.label(f"headwater_key_{at}") for at, key in enumerate(keys)]
         answers = self._answers(asked, filters)
@@ -278,13 +277,12 @@ class Statements:
     # Pieces
 
     def _joined(self, way: Way, columns: Columns) -> Query:
-        def moved(element: Any, **_: Any) -> Any:
-            for one, there in columns.items():
-                if isinstance(element, sa.ColumnClause) and element.table is one.alias:
-                    return there.c[element.name]
-            return None
+        there = {one.alias: other for one, other in columns.items()}
 
-        conditions = [visitors.replacement_traverse(each, {}, moved) for each in way.conditions]
+        def moved(column: sa.ColumnClause[Any]) -> Any:
+            return there[column.table].c[column.name] if column.table in there else None
+
+        conditions = [with_columns(each, moved) for each in way.conditions]
         first, *others = (columns[one] for one in way.occurrences)
         joined: Any = first
         for other in others:
@@ -323,7 +321,7 @@ class Statements:
 
     def _filters_over(self, columns: Columns) -> dict[str, Any]:
         filters = self._derivation.filters
-        return {name: columns[one].c[column] for name, (one, column) in filters.items()}
+        return {name: _unbounded(columns[one].c[column]) for name, (one, column) in filters.items()}
 
     def _labelled_filters(self, columns: Columns) -> list[Any]:
         filters = self._filters_over(columns).values()
@@ -357,6 +355,11 @@ class Statements:
         if len(keys) == 1:
             return keys[0].in_(sa.bindparam("keys", expanding=True, type_=self._kinds[0]))
         return sa.tuple_(*keys, types=self._kinds).in_(sa.bindparam("keys", expanding=True))
+
+
+def _unbounded(column: Column) -> Column:
+    """The column, for a comparison with a value that is sent as it is."""
+    return sa.type_coerce(column, unbounded(column.type))
 
 
 def _present(way: Way) -> dict[Occurrence, Any]:

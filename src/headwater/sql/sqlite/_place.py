@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,20 +12,13 @@ import sqlalchemy as sa
 from headwater.errors import PositionError
 from headwater.feeds._source import OrderedPlace
 from headwater.sql._model import LAST, as_utc
+from headwater.sql._place_text import LARGEST, base36, moment_at, moment_base36
 
 _TEXT = re.compile(
     r"(?P<number>0|[1-9a-z][0-9a-z]{0,12})(?:W(?P<began>0|[1-9a-z][0-9a-z]{0,12}))?(?P<past>-?)"
     r"(?:~(?P<until>0|[1-9a-z][0-9a-z]{0,12})(?:~(?P<among>0|[1-9a-z][0-9a-z]{0,12}))?"
     r"(?:,(?P<as_of>0|[1-9a-z][0-9a-z]{0,12}))?)?"
 )
-_LARGEST = 2**63 - 1
-# Where a client began that has nothing yet: beyond every number.
-NEWEST = _LARGEST
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-# Two digits at a time.
-_PAIRS = tuple(one + other for one in _DIGITS for other in _DIGITS)
-_START = datetime(1970, 1, 1, tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -69,17 +62,17 @@ class RowPlace(OrderedPlace):
         return self.number + 1 if self.past else self.number
 
     def __str__(self) -> str:
-        text = _base36(self.number)
+        text = base36(self.number)
         if self.began is not None:
-            text += "W" + _base36(self.began)
+            text += "W" + base36(self.began)
         if self.past:
             text += "-"
         if self.removed_until is not None:
-            text += "~" + _base36(max(0, (self.removed_until - _START) // _TICK))
+            text += "~" + moment_base36(self.removed_until)
             if self.among is not None:
-                text += "~" + _base36(self.among)
+                text += "~" + base36(self.among)
             if self.as_of is not None:
-                text += "," + _base36(self.as_of)
+                text += "," + base36(self.as_of)
         return text
 
     @classmethod
@@ -87,16 +80,14 @@ class RowPlace(OrderedPlace):
         """Read what ``str()`` gave. Raises PositionError for anything else."""
         found = _TEXT.fullmatch(text)
         number = int(found["number"], 36) if found else 0
-        if found is None or number > _LARGEST:
+        if found is None or number > LARGEST:
             raise PositionError(text, "unknown", "it is not a place in a table")
-        until = None
         try:
-            if found["until"] is not None:
-                until = _START + int(found["until"], 36) * _TICK
+            until = moment_at(found["until"])
         except OverflowError as error:
             raise PositionError(text, "unknown", "its moment is out of range") from error
         among, as_of, began = (
-            None if found[name] is None else min(int(found[name], 36), _LARGEST)
+            None if found[name] is None else min(int(found[name], 36), LARGEST)
             for name in ("among", "as_of", "began")
         )
         return cls(number, until, among, bool(found["past"]), as_of, began)
@@ -130,11 +121,3 @@ def moment_of(text: object) -> datetime | None:
         return min(as_utc(datetime.fromisoformat(str(text))), LAST)
     except (ValueError, OverflowError):
         return None
-
-
-def _base36(value: int) -> str:
-    digits = ""
-    while value >= 1296:
-        value, rest = divmod(value, 1296)
-        digits = _PAIRS[rest] + digits
-    return (_PAIRS[value] if value >= 36 else _DIGITS[value]) + digits

@@ -17,6 +17,7 @@ from headwater.feeds._source import EVERYTHING, Change, Filter, Page, Place, Win
 from headwater.sql._filters import CACHED, Asked, Query
 from headwater.sql._judging import NO_QUESTIONS, Questions
 from headwater.sql._model import TableModel
+from headwater.sql._place_text import NEWEST
 from headwater.sql._reader import (
     ChangeBatch,
     CommitWatch,
@@ -33,7 +34,7 @@ from headwater.sql._unreadable import Unreadable, cannot_be_read, read_rows
 from headwater.sql._wanted import Lack, Selection, Wanted
 from headwater.sql.sqlite._connections import ReadConnection, file_of, guard
 from headwater.sql.sqlite._file_reader import State
-from headwater.sql.sqlite._place import NEWEST, RowPlace, moment_of
+from headwater.sql.sqlite._place import RowPlace, moment_of
 from headwater.sql.sqlite._schema import check_schema
 from headwater.sql.sqlite._statements import HEAD_VERSION, PREFIX, VERSION, SQLiteStatements
 from headwater.sql.sqlite._triggers import label, stored
@@ -301,7 +302,13 @@ class SQLiteReader(TableReader):
             own = row[PREFIX : PREFIX + len(self._attributes)]
             values = dict(zip(self._attributes, own, strict=True))
         compared = questions.answered(row, values)
-        return self.change(place, values, removed, moment_of(moment), compared)
+        change = self.change(place, values, removed, moment_of(moment), compared)
+        if change.key is not None and None in change.key.values() and not removed:
+            # SQLite lets NULL into a key, in as many rows as there are. To a client they are all
+            # one item, so none of them can be shown.
+            unknown = [name for name, value in change.key.items() if value is None]
+            change.item = {**values, **{name: Unreadable() for name in unknown}}
+        return change
 
     def _converted(self, name: str, value: Any) -> Any:
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from headwater.errors import PositionError, UsageError
+from headwater.sql._place_text import key_at, key_base64
 
 # Rows that a place can name. Beyond, the stretch that is read again is shortened.
 MOST = 250
@@ -89,7 +90,7 @@ class KeysetPlace:
         if self.seen:
             text += ":" + "".join(sorted(self.seen))
         if self.after is not None:
-            key = urlsafe_b64encode(self.after.key.encode()).decode().rstrip("=")
+            key = key_base64(self.after.key)
             if len(key) > _LONGEST_KEY:
                 raise UsageError("a primary key of more than 1,000 bytes does not fit a position")
             text += f",{(self.after.moment - _FIRST) // _TICK}:{key}"
@@ -106,11 +107,7 @@ class KeysetPlace:
             seen = {marks[at : at + _MARK]: None for at in range(0, len(marks), _MARK)}
             after = None
             if found["key"] is not None:
-                key = urlsafe_b64decode(found["key"] + "=" * (-len(found["key"]) % 4)).decode()
-                values = json.loads(key)
-                if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-                    raise ValueError(key)
-                after = RowAt(_FIRST + int(found["moment"]) * _TICK, key)
+                after = RowAt(_FIRST + int(found["moment"]) * _TICK, key_at(found["key"]))
             until = _FIRST + int(found["until"]) * _TICK
             place = cls(until, seen, after, found["past"] is not None)
             if str(place) != text:

@@ -247,7 +247,7 @@ class UntrackedReader(TableReader):
         values = {**values, **questions.parameters}
         model, dialect = self.model, self.engine.dialect.name
         keys = [sa.cast(key, sa.Text) for key in self._keys]
-        answers = question_columns(questions.form, model.columns, self._filters.is_value, dialect)
+        answers = question_columns(questions.form, model, self._filters.is_value, dialect)
 
         def query(columns: Sequence[Column]) -> Query:
             found = sa.select(

@@ -31,8 +31,10 @@ _SPARE = 32
 _LINGER = 2.0
 _LOG_EVERY = 60.0
 _LOOK_EVERY = 1.0
-# Seconds between two looks for connections of streams that have ended.
+# Seconds between two looks for connections of streams that have ended: always, and while new
+# connections find no place. Each look goes through all connections.
 _CLOSED_EVERY = 5.0
+_CLOSED_SOON = 0.1
 
 
 class Held(Protocol):
@@ -125,7 +127,7 @@ class Connections:
         self._networks: dict[asyncio.BaseTransport, str] = {}
         self._by_network: Counter[str] = Counter()
         self._spare: dict[Held, None] = {}
-        self._look_for_closed_at = 0.0
+        self._looked_for_closed = -_CLOSED_EVERY
         # Connections whose clients take no bytes of their answers.
         self._unread: Unread[Held] = Unread(
             limits.unread_bytes,
@@ -163,11 +165,11 @@ class Connections:
         if network:
             self._by_network[network] += 1
             if self._is_over(network):
-                self._forget_closed()
+                self._forget_closed(_CLOSED_SOON)
                 if self._is_over(network):
                     return self._spare_place(protocol, "address")
         if self._is_full(number):
-            self._forget_closed()
+            self._forget_closed(_CLOSED_SOON)
             # The connection that has waited longest for its client makes room: a client that has
             # a request sends it at once.
             if self._is_full(number) and not self._close_one():
@@ -232,8 +234,12 @@ class Connections:
             if not self._by_network[network]:
                 del self._by_network[network]
 
-    def _forget_closed(self) -> None:
+    def _forget_closed(self, every: float) -> None:
         # A stream's connection has another owner, which does not report its end.
+        now = self._loop.time()
+        if now - self._looked_for_closed < every:
+            return
+        self._looked_for_closed = now
         for transport in [each for each in self._networks if each.is_closing()]:
             self._release(transport)
 
@@ -268,9 +274,7 @@ class Connections:
         for protocol in [each for each in self.idle if each.unread]:
             self._unread.add(protocol)
         self._unread.look(self.limits.unread_seconds)
-        if now >= self._look_for_closed_at:
-            self._look_for_closed_at = now + _CLOSED_EVERY
-            self._forget_closed()
+        self._forget_closed(_CLOSED_EVERY)
         self._log(now)
         self._arm()
 

@@ -264,6 +264,9 @@ class Exchange:
                 self._left, self.chunked = 0, True
             elif name == b"connection":
                 closes |= b"close" in [token.strip().lower() for token in value.split(b",")]
+        if self.joins and not bodiless:
+            # A live stream takes the connection over, and closes it at its end.
+            self.keep_alive = False
         if closes:
             self.keep_alive = False
         elif not self.keep_alive:

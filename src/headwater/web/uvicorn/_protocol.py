@@ -119,7 +119,7 @@ class Protocol(asyncio.Protocol):
             return
         if self._ahead is not None:
             self._keep(data)
-        elif self._busy:
+        elif self._busy or (self._running is None and self._waits_for_kernel()):
             self._ahead = bytearray()
             self._keep(data)
         else:
@@ -163,7 +163,10 @@ class Protocol(asyncio.Protocol):
             self._refuse(late_head(self.limits))
         elif waits is connections.bodies:
             self._refuse(late_body(self.limits))
-        elif waits is connections.idle and not self.unread:
+        elif waits is connections.idle and self.unread:
+            # It still takes an answer. One that takes nothing for too long is dropped as such.
+            connections.wait(self, waits)
+        elif waits is connections.idle:
             connections.wait(self, None)
             self.transport.close()
         else:
@@ -204,13 +207,11 @@ class Protocol(asyncio.Protocol):
     def answered(self) -> None:
         """The application's answer is complete. The next request waits until the kernel has it."""
         self.setup.count_request()
-        self._answered = True
-        if self.transport.get_write_buffer_size():
-            # Whatever the kernel did not take has to be taken first.
-            self.transport.set_write_buffer_limits(high=0)
-        if self.room is None:
-            self._answered = False
+        ahead = self._queue or self._ahead
+        if self.room is None and not (ahead and self._waits_for_kernel()):
             self._next()
+        else:
+            self._answered = True
 
     def release(self) -> asyncio.Transport:
         """Give the connection to another owner. Requests that were sent ahead are dropped."""
@@ -250,6 +251,13 @@ class Protocol(asyncio.Protocol):
         """Whether a whole request has no answer yet."""
         running = self._running
         return bool(self._queue) or (running is not None and not running.more_body)
+
+    def _waits_for_kernel(self) -> bool:
+        """Whether the kernel has not all answers yet. When it has them the next request begins."""
+        if self.transport.get_write_buffer_size():
+            self._answered = True
+            self.transport.set_write_buffer_limits(high=0)
+        return self._answered
 
     def _keep(self, data: bytes | memoryview) -> None:
         assert self._ahead is not None
