@@ -4,16 +4,19 @@ import ast
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import headwater.testing
-from headwater.errors import PositionError
+from headwater.errors import PositionError, ResetReason, UsageError
 from headwater.eventlog import Bounds, EventLog, Follower, MemoryLog, Offset, Record, Run
 from headwater.testing import EventLogContract, collect, parse_events
+from headwater.testing._eventlog import Recorder
 
 
 def test_events_of_a_stream() -> None:
@@ -142,6 +145,75 @@ class Anything(MemoryLog):
         return await super().append(topic, kept, **named)
 
 
+class WorksOn(MemoryLog):
+    async def close(self) -> None:
+        pass
+
+
+class ShortPages(MemoryLog):
+    async def read(self, topic: str, after: Offset, limit: int) -> Run:
+        return await super().read(topic, after, min(limit, 100))
+
+
+class Wrapped(MemoryLog, ABC):
+    """Each follower is behind ``around(follower)``."""
+
+    @abstractmethod
+    def around(self, follower: Follower) -> Any: ...
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        return await super().follow(topic, self.around(follower))
+
+
+class WithoutKeys(Wrapped):
+    def around(self, follower: Follower) -> Any:
+        class Around(Recorder):
+            def deliver(self, records: Sequence[Record]) -> None:
+                follower.deliver([replace(one, key=None) for one in records])
+
+        return Around()
+
+
+class ResetsAhead(Wrapped):
+    def around(self, follower: Follower) -> Any:
+        class Around(Recorder):
+            deliver = staticmethod(follower.deliver)
+
+            def reset(self, reason: ResetReason, bounds: Bounds) -> None:
+                follower.reset(reason, replace(bounds, latest=Offset.of(5)))
+
+        return Around()
+
+
+class FollowsAnything(MemoryLog):
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        try:
+            return await super().follow(topic, follower)
+        except UsageError:
+            return await self.bounds("t")
+
+
+class ResetsTrimmed(MemoryLog):
+    followed: Follower
+
+    async def follow(self, topic: str, follower: Follower) -> Bounds:
+        self.followed = follower
+        return await super().follow(topic, follower)
+
+    async def trim(self, topic: str | None = None, **limits: Any) -> int:
+        removed = await super().trim(topic, **limits)
+        self.followed.reset("unknown", await self.bounds("t"))
+        return removed
+
+
+class OneLess(MemoryLog):
+    async def append(self, topic: str, data: Any, **named: Any) -> list[Record]:
+        events = [data] if isinstance(data, Mapping) else list(data)
+        if len(events) >= self.capabilities.max_batch:
+            raise UsageError(f"fewer than {self.capabilities.max_batch} events, please")
+        return await super().append(topic, events, **named)
+
+
 @pytest.mark.parametrize(
     ("engine", "test"),
     [
@@ -160,6 +232,14 @@ class Anything(MemoryLog):
         (TaskPerTopic, "test_many_topics_share_a_reader"),
         (CountsAnew, "test_a_topic_trimmed_to_nothing_goes_on_counting"),
         (Anything, "test_bad_events_are_refused_and_nothing_is_appended"),
+        (WorksOn, "test_a_closed_log_refuses_every_call"),
+        (ShortPages, "test_a_page_is_full_unless_the_topic_ends"),
+        (WithoutKeys, "test_a_follower_gets_what_comes_after_its_bounds"),
+        (FollowsAnything, "test_bad_names_and_keys_are_refused"),
+        (ResetsAhead, "test_followers_of_a_wiped_log_are_told_and_go_on"),
+        (ResetsAhead, "test_its_followers_are_reset_and_get_what_comes_after"),
+        (ResetsTrimmed, "test_a_follower_that_a_trim_overtakes_is_reset"),
+        (OneLess, "test_a_batch_at_the_bound_is_kept_and_one_beyond_is_refused"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -177,7 +257,7 @@ async def test_the_contract_finds_a_broken_engine(engine: type[MemoryLog], test:
             await log.clear()
 
     contract = Broken()
-    with pytest.raises((AssertionError, PositionError)) as caught:
+    with pytest.raises((AssertionError, PositionError, UsageError)) as caught:
         async with await contract.open() as log:
             await getattr(contract, test)(log)
     assert str(caught.value), "the contract's assertion says nothing"

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from headwater import Hub
 from headwater.delivery._batch import WriteBatch
 from headwater.delivery._open_streams import Counters
 from headwater.delivery._reader import OriginReader
 from headwater.delivery._targets import Subscription, Target
+from headwater.eventlog import MemoryLog
 from headwater.feeds._source import Change, Filter, OrderedPlace, Origin
 from support.until import until
 
@@ -182,3 +184,24 @@ async def test_a_callback_that_fails_is_called_again(reader, caplog):
         await until(lambda number=number: len(seen) == number)
     assert seen == [1, 2]
     assert "a subscriber's callback failed" in caplog.text
+
+
+async def test_a_subscriber_whose_callbacks_fail_disturbs_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The others hear of each change, and that the storage began anew."""
+
+    def broken(*what: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    log, hub = MemoryLog(), Hub(io_uring=False)
+    changes: list[Change] = []
+    anew = asyncio.Event()
+    await hub.subscribe(log.topic("t"), broken, broken)
+    await hub.subscribe(log.topic("t"), changes.extend, anew.set)
+    await log.append("t", {"n": 1})
+    await until(lambda: changes)
+    await log.clear()
+    await until(anew.is_set)
+    await hub.close()
+    assert caplog.text.count("a subscriber's callback failed") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ class Disk:
             one.answer(one.job**2)
 
 
-def batcher(work: Work, **options: int) -> Batcher[int, int]:
+def batcher(work: Work, **options: Any) -> Batcher[int, int]:
     return Batcher("test log", work, lambda job: (1, abs(job)), (3, 100), **options)
 
 
@@ -103,6 +104,25 @@ async def test_a_full_queue_refuses_one_more_and_loses_none() -> None:
         await jobs.ask(7)
     disk.open.set()
     assert await asyncio.gather(*running) == [n**2 for n in range(1, 7)]
+
+
+async def test_jobs_that_waited_for_a_group_that_failed_do_not_wait_again() -> None:
+    """A server that hangs costs each of a thousand callers one time-out, not their sum."""
+    disk = Disk()
+    disk.error = SourceUnavailableError("test log", "hangs")
+    jobs = batcher(disk.write, patience=0.01)
+    old = [asyncio.create_task(jobs.ask(-n)) for n in range(1, 9)]
+    await until(lambda: len(jobs.waiting) == 5)
+    await asyncio.sleep(0.02)  # the clock itself is what is waited for
+    young = asyncio.create_task(jobs.ask(9))
+    await until(lambda: len(jobs.waiting) == 6)
+    disk.open.set()
+    errors = await asyncio.gather(*old, return_exceptions=True)
+    assert [str(one).partition("now: ")[2] for one in errors] == ["hangs"] * 3 + [
+        "no answer within 0.01 s"
+    ] * 5
+    assert await young == 81, "it has not waited long enough to be given up"
+    assert disk.groups == [[-1, -2, -3], [9]]
 
 
 async def test_lanes_work_at_the_same_time_and_close_waits_for_all() -> None:

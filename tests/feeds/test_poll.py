@@ -24,7 +24,7 @@ class Rig:
         self.calls: list[str] = []
         self.running = 0
         self.state = [{"client": "a", "n": 1}, {"client": "b", "n": 1}]
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.hang: asyncio.Event | None = None
 
         async def summary(team: str) -> list[dict]:
@@ -130,11 +130,13 @@ async def test_without_a_key_a_change_is_a_new_snapshot():
             assert json.loads(message.data)["items"] == rig.state
 
 
-async def test_a_failure_is_counted_and_retried_while_streams_stay_open(caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
+async def test_a_failure_is_counted_and_retried_while_streams_stay_open(caplog, kind):
+    """Also where something that the function awaits was cancelled, and not the function."""
     rig = Rig(interval=0.02)
     async with serving(rig.app) as port, request(port, "/api/summary/stream") as answer:
         await answer.next()
-        rig.error = RuntimeError("the other side is down")
+        rig.error = kind("the other side is down")
         await until(lambda: rig.poll.failures.in_a_row >= 2)
         assert not answer.ended
         rig.error = None

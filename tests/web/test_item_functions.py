@@ -54,6 +54,8 @@ class Owners:
             self.asked.append([row["id"] for row in rows])
             if self.fault == "raises":
                 raise ConnectionError("secret of the owners' service")
+            if self.fault == "awaits what was cancelled":
+                raise asyncio.CancelledError("secret of a shared look-up")
             found = [{"id": row["id"], "ownerName": f"owner of {row['name']}"} for row in rows]
             if self.fault == "short":
                 return found[1:]
@@ -127,7 +129,7 @@ async def test_it_is_called_once_for_a_batch_whatever_the_number_of_streams(rig)
         assert owners.asked == [[3, 4, 5]]
 
 
-@pytest.mark.parametrize("fault", ["raises", "short", 3])
+@pytest.mark.parametrize("fault", ["raises", "awaits what was cancelled", "short", 3])
 async def test_the_feed_waits_where_it_fails_and_goes_on_once_it_is_mended(rig, fault):
     port, owners, run = rig
     async with request(port, "/api/jobs/stream") as answer:

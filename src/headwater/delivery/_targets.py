@@ -70,9 +70,11 @@ class Subscription(Target):
 
     Arguments:
         filter: selects the changes.
-        call: called with the changes of one turn of the loop. An error in it is logged.
+        call: called with the changes of one turn of the loop.
         on_restart: called when the storage is another one, was trimmed past the reader, or cannot
             be read until somebody corrects something.
+
+    An error in either of them is logged.
     """
 
     reads_pages = False
@@ -102,13 +104,18 @@ class Subscription(Target):
     def flush(self, _now: float) -> None:
         changes, self._changes = self._changes, []
         if changes:
-            try:
-                self._call(changes)
-            except Exception:
-                logger.exception("a subscriber's callback failed")
+            _notify(self._call, changes)
 
     def restart(self, _reason: ResetReason | None, _head: Place) -> None:
-        self._on_restart()
+        _notify(self._on_restart)
 
     def interrupt(self, _: SourceUnavailableError) -> None:
-        self._on_restart()
+        _notify(self._on_restart)
+
+
+def _notify(call: Callable[..., None], *what: object) -> None:
+    """Call a subscriber. Its error is logged, as the other targets must not miss anything."""
+    try:
+        call(*what)
+    except Exception:
+        logger.exception("a subscriber's callback failed")

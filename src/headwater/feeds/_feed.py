@@ -22,6 +22,7 @@ from headwater.feeds._checks import check_count, check_kind
 from headwater.feeds._envelope import around, member_of
 from headwater.feeds._position import Position, fingerprint
 from headwater.feeds._read_size import ReadSize
+from headwater.feeds._shared_calls import is_cancelled
 from headwater.feeds._source import Change, Page, Place, Source
 from headwater.feeds._trouble import LONGEST_RETRY, Troubles
 from headwater.protocol import frame, to_json
@@ -232,7 +233,9 @@ class Feed:
                     raise EncodingError(
                         f"the item function returned {len(items)} items for {len(rows)} rows"
                     )
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 raise self._unfit(rows[0], error, skipped=False) from error
             for change, item in zip(rows, items, strict=True):
                 change.made = {**(change.made or {}), self: item}
@@ -330,7 +333,7 @@ class Feed:
             self.troubles.over(change.name)
         return data
 
-    def _unfit(self, change: Change, error: Exception, *, skipped: bool) -> UnfitItemError:
+    def _unfit(self, change: Change, error: BaseException, *, skipped: bool) -> UnfitItemError:
         # An error that is not ours may say what the values are.
         problem = str(error) if isinstance(error, EncodingError) else type(error).__name__
         age = self.troubles.met(change.name, problem, skipped=skipped)

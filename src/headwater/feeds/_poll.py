@@ -29,7 +29,7 @@ from headwater.errors import (
 )
 from headwater.feeds._checks import check_seconds
 from headwater.feeds._poll_state import PollPlace, PollState, difference, key_of
-from headwater.feeds._shared_calls import SharedCalls
+from headwater.feeds._shared_calls import SharedCalls, is_cancelled
 from headwater.feeds._source import Change, Origin, Page, Place, Sink, Source
 from headwater.protocol import to_json
 
@@ -206,7 +206,9 @@ class PollOrigin(Origin):
             async with asyncio.timeout(self.poll.timeout):
                 result = await self.poll.fetch(**self.parameters)
             state = self._remember(result)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled():
+                raise
             failures.total += 1
             failures.in_a_row += 1
             timed_out = isinstance(error, TimeoutError)

@@ -10,6 +10,12 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def is_cancelled() -> bool:
+    """Whether this task was cancelled. Otherwise a CancelledError is of something it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class SharedCalls:
     """Calls under way, by key: a caller joins the one that is running. Used by one event loop."""
 

@@ -310,3 +310,18 @@ async def test_other_sql_databases_are_refused() -> None:
 
     with pytest.raises(UsageError, match="SQLite"):
         SqlLog(Engine())  # type: ignore[arg-type]
+
+
+async def test_a_file_that_went_back_and_was_written_to_at_one_blow_is_noticed(
+    log: SqlLog, tmp_path: Path
+) -> None:
+    """A copy that is restored and caught up between two looks ends at the same number."""
+    follower = Recorder()
+    await log.follow("t", follower)
+    await log.append("t", [{"n": n} for n in range(3)])
+    await follower.count(3)
+    for resets in (1, 2, 3):  # a look that is due by an append may find the first one
+        with closing(sqlite3.connect(tmp_path / "app.db", 10)) as file, file:
+            file.execute("UPDATE headwater_events SET at = at + 1, size = 7 WHERE number = 3")
+        await follower.until(lambda one, n=resets: len(one.resets) == n, "a reset")
+    assert {reason for reason, _, _ in follower.resets} == {"unknown"}

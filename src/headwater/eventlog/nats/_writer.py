@@ -38,8 +38,8 @@ from headwater.eventlog.nats._stream import (
 MAX_BATCH = 1000
 # The server holds a batch in memory until it is complete.
 BATCH_BYTES = 64 * 1024 * 1024
-# Batches on their way at once; the server takes 50 for a stream, from all processes. Those without
-# a key: one travels while the server writes the other. One with a key is a batch of its own.
+# Batches on their way at once; the server takes 50 for a stream, from all processes. Without a key
+# one travels while the server writes the other. With a key each append is a batch of its own.
 LANES, KEYED_LANES = 2, 8
 
 # The header that makes a second message with the same value a duplicate.

@@ -59,11 +59,6 @@ def connection_of(pool: ConnectionPool) -> AbstractConnection:
     return connection
 
 
-async def connect(connection: AbstractConnection) -> None:
-    """Open it."""
-    await connection.connect()  # type: ignore[no-untyped-call]
-
-
 def unavailable(error: BaseException, doing: str = "") -> SourceUnavailableError:
     """The error for callers. It has no address, which could contain a password."""
     if isinstance(error, TimeoutError):
@@ -187,7 +182,7 @@ class Commands:
                 connection = None
         if connection is None:
             connection = self._connection = connection_of(self._pool)
-            await connect(connection)
+            await connection.connect()  # type: ignore[no-untyped-call]
             await self._check_version(connection)
         return connection
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from headwater.eventlog._pushed import PushReader
 from headwater.eventlog._pushes import Push
 from headwater.eventlog._record import START, Bounds, Offset, Record, event_in, moment
-from headwater.eventlog.redis._commands import NAME, PATIENCE, connect, connection_of, unavailable
+from headwater.eventlog.redis._commands import NAME, PATIENCE, connection_of, unavailable
 
 # Both halves of an id have 64 bits.
 _MOST = 2**64 - 1
@@ -107,7 +107,7 @@ class RedisSubscriptions:
         """
         try:
             async with asyncio.timeout(PATIENCE):
-                await connect(self._connection)
+                await self._connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
             raise unavailable(error) from error

@@ -29,6 +29,7 @@ class SqlReader(LogReader[FollowedTopic]):
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage.name)
         self._storage = storage
+        self._watching: CommitWatch | None = None
         self._names: str | None = None
         self._epoch = ""
         self._trims = 0
@@ -51,13 +52,17 @@ class SqlReader(LogReader[FollowedTopic]):
             self._wake.set()
 
     async def _run(self) -> None:
-        watch = self._watch()
         try:
             await super()._run()
         finally:
-            await watch.stop()
+            watch, self._watching = self._watching, None
+            if watch is not None:
+                await watch.stop()
 
     async def _read_on(self) -> None:
+        await self._storage.ready()
+        if self._watching is None:
+            self._watching = self._watch()
         time = asyncio.get_running_loop().time
         while self._topics or self._joining:
             self._wake.clear()
@@ -71,7 +76,6 @@ class SqlReader(LogReader[FollowedTopic]):
                     await asyncio.sleep(begun + PACE - time())
 
     async def _enter(self, names: Sequence[str]) -> Mapping[str, Bounds]:
-        await self._storage.ready()
         rows = await self._states([(name, 0) for name in sorted(names)])
         if not self._topics:
             self._read_from(rows[0])

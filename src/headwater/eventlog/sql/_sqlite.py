@@ -23,8 +23,9 @@ from headwater.eventlog.sql._writer import LOCK
 from headwater.sql.sqlite._file_reader import State
 from headwater.sql.sqlite._watch import Watched
 
-# Epoch, count of trims, highest id ever given out: what changes with every commit to the log.
-Head = tuple[str, int, int]
+# Epoch, count of trims, highest id ever given out, and when its event was appended: what changes
+# with every commit to the log, and when the file goes back and is written to again.
+Head = tuple[str, int, int, int | None]
 
 
 class Watch(Watched):
@@ -37,8 +38,9 @@ class Watch(Watched):
     """
 
     query = (
-        "SELECT 'log', l.epoch, l.trims, coalesce(s.seq, 0) FROM headwater_log AS l"
-        " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events' WHERE l.id = 1"
+        "SELECT 'log', l.epoch, l.trims, coalesce(s.seq, 0), h.at FROM headwater_log AS l"
+        " LEFT JOIN sqlite_sequence AS s ON s.name = 'headwater_events'"
+        " LEFT JOIN headwater_events AS h ON h.id = s.seq WHERE l.id = 1"
     )
     # The reader reports why the file cannot be read.
     wake_on_failure = True
@@ -176,7 +178,7 @@ class SqliteReader(SqlReader):
         return Watch(self._storage.engine, self._wake.set, self._head)
 
     def _head(self) -> Head:
-        return self._epoch, self._trims, self._last
+        return self._epoch, self._trims, self._last, self._last_at
 
     def _read_from(self, row: sa.Row[Any]) -> None:
         super()._read_from(row)

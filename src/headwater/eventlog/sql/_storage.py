@@ -173,8 +173,8 @@ class Storage:
 
     async def ready(self) -> None:
         """Create what is missing. If nothing is, this needs no permission to write."""
-        if self.closed or not self._ready:
-            # ``_twice`` prepares, or raises; there is nothing else to do.
+        if not self._ready:
+            # ``_twice`` prepares; there is nothing else to do.
             await self._attempt(partial(asyncio.sleep, 0))
 
     async def _prepare(self) -> None:

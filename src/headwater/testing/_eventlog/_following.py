@@ -26,8 +26,10 @@ class FollowingContract(Harness):
         follower = Recorder(self.patience)
         bounds = await log.follow("t", follower)
         assert bounds.latest == old[-1].offset, "it begins after what was there"
-        new = await log.append("t", [{"n": 3}, {"n": 4}])
-        await follower.count(2)
+        new = await log.append("t", [{"n": 3}, {"n": 4}], key="k")
+        await log.append("t", [{"n": 3}, {"n": 4}], key="k")
+        new += await log.append("t", {"n": 5})
+        await follower.until(lambda one: one.records[-1:] == new[-1:], "the last event")
         assert follower.records == new, "what is followed is not what was appended"
 
     async def test_history_joins_live_without_gap_or_repeat(self, log: EventLog) -> None:
@@ -219,6 +221,7 @@ class StorageContract(Harness):
         reason, bounds, _ = follower.resets[0]
         assert reason == "unknown", f"a wiped log is 'unknown', not {reason!r}"
         assert bounds.epoch != before.epoch, "the reset carries the old epoch"
+        assert bounds.latest == START, f"the reset says {bounds} of an empty topic"
         await log.append("t", {"n": 2})
         await follower.count(2)
         assert numbers(follower.records) == [1, 2], "it did not go on with the new life"
@@ -242,6 +245,18 @@ class StorageContract(Harness):
             ends = await asyncio.gather(*writing, return_exceptions=True)
         odd = [one for one in ends if not isinstance(one, HeadwaterError | CancelledError)]
         assert not odd, f"appending to a closed log raised {odd[0]!r}"
+
+    async def test_a_closed_log_delivers_nothing(self, log: EventLog) -> None:
+        """Whatever other processes append: its loop may end."""
+        if not log.capabilities.multi_process:
+            pytest.skip("the engine does not declare multi_process")
+        closed = await self.following(log)
+        async with self.reopened(log) as other:
+            follower = await self.following(other)
+            await log.close()
+            await other.append("t", {"n": 1})
+            await follower.count(1)
+            assert not closed.records, "a closed log delivered something"
 
     async def test_closing_waits_for_appends_that_run(self, log: EventLog) -> None:
         """At a shut-down too, a caller knows whether its event was stored."""
@@ -275,25 +290,25 @@ class StorageContract(Harness):
         await log.append("t", {"n": 0})
         topic = log.topic("t")
         await log.close()
-        for what, call in {
-            "start": log.start(),
-            "append": log.append("t", {"n": 1}),
-            "append with a key": log.append("t", {"n": 1}, key="k"),
-            "read": log.read("t", START, 1),
-            "latest": log.latest("t", 1),
-            "bounds": log.bounds("t"),
-            "follow": log.follow("t", Recorder()),
-            "trim": log.trim("t", max_count=1),
-            "trim of all": log.trim(max_age=timedelta(days=1)),
-            "forget": log.forget("t"),
-            "a page": topic.page(1),
-        }.items():
+        for call in (
+            log.start,
+            lambda: log.append("t", {"n": 1}),
+            lambda: log.append("t", {"n": 1}, key="k"),
+            lambda: log.read("t", START, 1),
+            lambda: log.latest("t", 1),
+            lambda: log.bounds("t"),
+            lambda: log.follow("t", Recorder()),
+            lambda: log.trim("t", max_count=1),
+            lambda: log.trim(max_age=timedelta(days=1)),
+            lambda: log.forget("t"),
+            lambda: topic.page(1),
+        ):
             try:
-                await call
+                done = await call()
             except UsageError as error:
-                assert log.name in str(error), f"{what}: whose fault it is: {error}"
+                assert log.name in str(error), f"whose fault it is: {error}"
             else:
-                raise AssertionError(f"{what} worked on a closed log")
+                raise AssertionError(f"a call of a closed log returned {done!r}")
         await log.unfollow("t", follower)
 
     async def test_closing_twice_is_no_error(self, log: EventLog) -> None:

@@ -62,6 +62,8 @@ class ForgettingContract(Harness):
         await log.forget("t")
         await follower.until(lambda one: bool(one.resets), "a reset")
         (new,) = await log.append("t", {"n": 9})
+        _, bounds, _ = follower.resets[-1]
+        assert bounds.latest < new.offset, f"{bounds} of the reset leave out what comes next"
         await follower.until(lambda one: new in one.records, "what came after")
         await log.append("u", {"n": 1})
         await other.count(1)

@@ -12,7 +12,7 @@ import pytest
 
 from headwater.errors import UsageError
 from headwater.eventlog import START, EventLog, Offset
-from headwater.testing._eventlog._harness import Harness, numbers, read_all
+from headwater.testing._eventlog._harness import Harness, Recorder, numbers, read_all
 
 ODD_DATA: list[dict[str, Any]] = [
     {},
@@ -130,12 +130,16 @@ class AppendingContract(Harness):
         kept = await read_all(log, "t")
         assert len(kept) == 1, f"{len(kept)} events are kept; the large one alone was right"
 
-    async def test_a_batch_over_the_bound_is_refused(self, log: EventLog) -> None:
+    async def test_a_batch_at_the_bound_is_kept_and_one_beyond_is_refused(
+        self, log: EventLog
+    ) -> None:
         """One append cannot hold up all others without bound."""
         most = log.capabilities.max_batch
         with pytest.raises(UsageError, match=str(most)):
             await log.append("t", ({"n": n} for n in range(most + 1)))
         assert (await log.bounds("t")).latest == START, "a refused batch appended something"
+        records = await log.append("t", ({"n": n} for n in range(most)))
+        assert numbers(records) == list(range(most)), f"{len(records)} of {most} are kept"
 
     async def test_bad_events_are_refused_and_nothing_is_appended(self, log: EventLog) -> None:
         """What is not JSON is refused at the door, the whole batch with it."""
@@ -148,7 +152,12 @@ class AppendingContract(Harness):
         for topic in BAD_TOPICS:
             await self._refused(log.append(topic, {"n": 1}), f"{topic!a}")
             await self._refused(log.read(topic, START, 1), f"{topic!a}")
+            await self._refused(log.latest(topic, 1), f"{topic!a}")
             await self._refused(log.bounds(topic), f"{topic!a}")
+            await self._refused(log.follow(topic, Recorder()), f"{topic!a}")
+            await self._refused(log.forget(topic), f"{topic!a}")
+            if topic is not None:  # that is all topics
+                await self._refused(log.trim(topic, max_count=0), f"{topic!a}")
         for key in BAD_KEYS:
             await self._refused(log.append("t", {"n": 1}, key=key), f"{key!a}")
         for topic in ("a", "satellite:7/metrics", "A.b-c_d@e", "t" * 200):
@@ -191,6 +200,13 @@ class ReadingContract(Harness):
         assert seen == [7, 8, 9], f"the latest 3 of 0 to 9 were {seen}"
         seen = numbers((await log.latest("t", 100)).records)
         assert seen == list(range(10)), f"all of them were {seen}"
+
+    async def test_a_page_is_full_unless_the_topic_ends(self, log: EventLog) -> None:
+        """A reader that gets fewer than it asked for has all of them."""
+        await log.append("t", [{"n": n} for n in range(300)], key="k")
+        for page in (await log.read("t", START, 299), await log.latest("t", 299)):
+            assert len(page.records) == 299, f"{len(page.records)} of 299 came"
+            assert {record.key for record in page.records} == {"k"}, "records lack their key"
 
     async def test_paging_back_gives_each_record_once(self, log: EventLog) -> None:
         """Scrolling up through history, page by page, meets everything once."""

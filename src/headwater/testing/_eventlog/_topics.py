@@ -117,6 +117,30 @@ class TrimmingContract(Harness):
         assert numbers(follower.records) == [0, 1, 2, 3, 4, 5], "something was lost"
         assert not follower.resets, f"it was reset for nothing: {follower.resets}"
 
+    async def test_a_follower_that_a_trim_overtakes_is_reset(self, log: EventLog) -> None:
+        """It gets each record or ``expired``, and then all that comes: nothing is lost silently."""
+        follower = await self.following(log)
+        appended = []
+        for n in range(0, 60, 3):
+            appended += await log.append("t", [{"n": n}, {"n": n + 1}, {"n": n + 2}])
+            await log.trim("t", max_count=1)
+        appended += await log.append("t", {"n": 60})
+        last = appended[-1]
+        await follower.until(
+            lambda one: (
+                last in one.records[-1:] or any(b.latest >= last.offset for _, b, _ in one.resets)
+            ),
+            "the last event, or a reset that covers it",
+        )
+        due, begun = appended, 0
+        for reason, bounds, had in follower.resets:
+            assert reason == "expired", f"a trim is 'expired', not {reason!r}"
+            part = follower.records[begun:had]
+            assert part == due[: len(part)], f"before a reset came {numbers(part)}"
+            due, begun = [one for one in appended if one.offset > bounds.latest], had
+        came = numbers(follower.records[begun:])
+        assert came == numbers(due), f"{came} came after the last reset"
+
     async def test_nonsense_is_refused(self, log: EventLog) -> None:
         """A negative limit is a mistake, not an order to delete everything."""
         await log.append("t", {"n": 1})
