@@ -65,7 +65,7 @@ class Unread(Generic[T]):
         self.waiting[one] = (size, taken, since, looked)
         self._bytes += size - before
         if self._bytes > self._most:
-            self.look()
+            self._look(now)
 
     def discard(self, one: T) -> None:
         """Remove a writer whose client took everything, or is gone. Idempotent."""
@@ -74,7 +74,10 @@ class Unread(Generic[T]):
 
     def look(self, longest: float | None = None) -> None:
         """Drop writers whose clients took nothing for ``longest`` seconds. Enforce the bound."""
-        now = self._time()
+        self._look(self._time(), longest)
+
+    def _look(self, now: float, longest: float | None = None) -> None:
+        # In ``add`` it is the same moment, so that the latest writer is not the first to end.
         for one, (before, taken_before, last, looked) in tuple(self.waiting.items()):
             if longest is not None and now - looked < longest / _LOOKS:
                 continue
