@@ -58,7 +58,7 @@ def line(options):
         ({"--table": "headwater_tables"}, "table 'headwater_tables' is not tracked: call"),
         ({"--database": "sqlite:///nowhere.db"}, "there is no database file 'nowhere.db'"),
         ({"--database": "sqlite:///"}, "a database in SQLite is given as sqlite:///path"),
-        ({"--database": "mysql://x:secret@y/z"}, "mysql:// is no database that a table"),
+        ({"--database": "mysql://x:secret@y/z"}, "mysql:// is no database whose tables"),
         ({"--event-log": "memory://"}, "loses its events when the process ends"),
         ({"--event-log": "kafka://x:secret@y"}, "event log kafka://: this version has"),
         ({"--topic": "a b"}, "topic 'a b': a topic's name has"),

@@ -15,11 +15,11 @@ from support.tables import Recorder
 from support.typed_rows import RawUuid
 
 SESSIONS = [
-    "SET timezone = 'Asia/Kathmandu'",
-    "SET datestyle = 'German'",
-    "SET extra_float_digits = -10",
-    "SET bytea_output = 'escape'",
-    "SET intervalstyle = 'iso_8601'",
+    "SET LOCAL timezone = 'Asia/Kathmandu'",
+    "SET LOCAL datestyle = 'German'",
+    "SET LOCAL extra_float_digits = -10",
+    "SET LOCAL bytea_output = 'escape'",
+    "SET LOCAL intervalstyle = 'iso_8601'",
 ]
 KEYS = {
     "moment": (sa.DateTime(timezone=True), datetime(2026, 3, 1, 12, 0, 0, 1, UTC)),
