@@ -655,15 +655,18 @@ async def test_a_handler_of_the_application_may_be_an_object(recwarn):
     assert not [each for each in recwarn if "never awaited" in str(each.message)]
 
 
+def headers_of_mine(response: Response) -> None:
+    """A dependency that sets what is the feed's to say, and a header of its own."""
+    response.headers["etag"] = '"mine"'
+    response.headers["cache-control"] = "public"
+    response.headers["content-type"] = "text/mine"
+    response.headers["x-mine"] = "kept"
+
+
 async def test_a_page_has_one_tag_and_one_media_type_whatever_dependencies_set():
     app, live, log = FastAPI(), LiveRouter(), MemoryLog()
 
-    def setting(response: Response) -> None:
-        response.headers["etag"] = '"mine"'
-        response.headers["content-type"] = "text/mine"
-        response.headers["x-mine"] = "kept"
-
-    @live.feed("/notes", item=Item, dependencies=[Depends(setting)])
+    @live.feed("/notes", item=Item, dependencies=[Depends(headers_of_mine)])
     async def notes() -> Source:
         return log.topic("notes")
 
@@ -681,16 +684,11 @@ async def test_head_of_a_stream_has_the_headers_of_the_stream(path):
     """Whatever dependencies set: RFC 9110, 9.3.2."""
     app, live, log = FastAPI(), LiveRouter(), MemoryLog()
 
-    def setting(response: Response) -> None:
-        response.headers["cache-control"] = "public"
-        response.headers["content-type"] = "text/mine"
-        response.headers["x-mine"] = "kept"
-
-    @live.feed("/notes", item=Item, dependencies=[Depends(setting)])
+    @live.feed("/notes", item=Item, dependencies=[Depends(headers_of_mine)])
     async def notes() -> Source:
         return log.topic("notes")
 
-    @live.get("/ticks", sse=True, dependencies=[Depends(setting)])
+    @live.get("/ticks", sse=True, dependencies=[Depends(headers_of_mine)])
     async def ticks(stream: EventStream) -> None:
         await stream.send("x")
 
