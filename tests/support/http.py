@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from headwater.protocol import Decoder, Message
+from support.until import patience
 
 PATIENCE = 10.0
 
@@ -53,14 +54,14 @@ class Answer:
 
     async def body(self) -> bytes:
         """Read the whole body."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             while await self.read_some():
                 pass
         return self.raw
 
     async def until(self, text: bytes) -> bytes:
         """Read until ``text`` has come."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             while text not in self.raw:
                 if not await self.read_some():
                     raise AssertionError(f"the body ended without {text!r}: {self.raw!r}")
@@ -68,7 +69,7 @@ class Answer:
 
     async def next(self) -> Message:
         """Wait for the next event."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             while not self._messages:
                 if not await self.read_some():
                     raise AssertionError(f"the stream ended: {self.raw[-500:]!r}")
@@ -122,7 +123,7 @@ async def request(
     writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
     answer = Answer(reader, writer)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             await answer.read_head()
         yield answer
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +18,24 @@ PAUSE = 0.01
 # takes longer waits for a timer or a file, and must not wait beside a loop that spins.
 TURNS = 100
 SHORT_PAUSE = 0.002
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Bound a wait. The TimeoutError says what each task waits for, and what time the loop had."""
+    began, cpu = time.monotonic(), time.process_time()
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        text = io.StringIO()
+        for task in asyncio.all_tasks():
+            task.print_stack(file=text)
+        took, used = time.monotonic() - began, time.process_time() - cpu
+        raise TimeoutError(
+            f"not within {seconds:g} s ({took:.1f} s passed, of which this process ran "
+            f"{used:.1f} s); its tasks:\n{text.getvalue()}"
+        ) from error
 
 
 async def until(

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from headwater.web.fastapi import identify
 from headwater.web.uvicorn import ConnectionCounters, Limits, Protocol
 from support.server import stoppable
+from support.until import patience
 
 PATIENCE = 10.0
 
@@ -84,7 +85,7 @@ class Client:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of the next answer."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await self.reader.readexactly(int(headers["content-length"]))
@@ -92,7 +93,7 @@ class Client:
 
     async def ended(self) -> bytes:
         """What comes until the server closes the connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience(PATIENCE):
             try:
                 return await self.reader.read()
             except ConnectionError:
