@@ -163,7 +163,15 @@ async function readFetch(spec, position, calls, stream, signal) {
 var BACK_OFF = { first: 500, most: 1e4 };
 var LONGEST2 = 2 ** 31 - 1;
 var SLOTS = 5;
-var { locks } = globalThis.navigator ?? {};
+var { locks } = stores() && globalThis.navigator || {};
+function stores() {
+  try {
+    new BroadcastChannel("headwater").close();
+    return globalThis.sessionStorage !== null;
+  } catch {
+    return false;
+  }
+}
 function backOff(failures) {
   const most = Math.min(BACK_OFF.most, BACK_OFF.first * 2 ** failures);
   return most / 2 + Math.random() * most / 2;
@@ -450,7 +458,7 @@ function checked(name, options) {
       throw new TypeError(`${name}: the option ${option} is of type ${type}, and must be of type ${types}`);
     }
   }
-  return options;
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 }
 async function headersOf({ headers }) {
   try {
@@ -658,7 +666,7 @@ var Follow = class {
       spec,
       (message) => this.#tabs ? this.#tabs.lead(message) : this.#take(message)
     );
-    if (tabs && locks && globalThis.BroadcastChannel) {
+    if (tabs && locks) {
       const name = `${spec.address(null)} ${tabs === true ? "" : tabs}`;
       this.#tabs = new Tabs(name, this.#connection, {
         take: (message) => this.#take(message),
@@ -882,9 +890,9 @@ function keyed(url, options) {
   return new Follow(url, checked("keyed", options), { keep: Infinity });
 }
 function list(url, options) {
-  const { keep = 1e3 } = checked("list", options);
+  const { keep = 1e3, ...others } = checked("list", options);
   if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
-  return new Follow(url, options ?? {}, { keep, list: true });
+  return new Follow(url, others, { keep, list: true });
 }
 function follow(url, options) {
   return new Follow(url, checked("follow", options));

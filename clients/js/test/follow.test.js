@@ -496,7 +496,7 @@ test.each([
 });
 
 test("options that are undefined or null are not given", ({ open, server }) => {
-  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null }));
+  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null, credentials: null }));
   open(list(server.url, null));
 });
 
