@@ -964,6 +964,8 @@ function stored(resume) {
 }
 
 // src/run.js
+var TRIES = 8;
+var ANSWERS_WITHIN2 = 1e4;
 function followRun(url, given) {
   const { onChange, onEvent, onState, ...options } = checked("followRun", given);
   const address = addressed(url);
@@ -973,7 +975,10 @@ function followRun(url, given) {
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
   });
-  const run = { text: "", state: "queued", ended, close: () => feed.close() };
+  const closing = new AbortController();
+  const { signal } = closing;
+  signal.addEventListener("abort", () => feed.close());
+  const run = { text: "", state: "queued", ended, close: () => closing.abort() };
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
     onChange?.(run);
@@ -981,16 +986,25 @@ function followRun(url, given) {
   async function over() {
     feed.close();
     address.pathname = path;
+    for (let tries = 0; tries < TRIES && !signal.aborted && !await answered(); tries += 1) {
+      await pause(backOff(tries), signal);
+    }
+    if (signal.aborted) return;
+    changed();
+    resolve(run);
+  }
+  async function answered() {
     try {
       const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
-      const answer = await ask(address.href, { headers, credentials, cache: "no-store" });
+      const within = AbortSignal.timeout(ANSWERS_WITHIN2);
+      const answer = await ask(address.href, { headers, credentials, cache: "no-store", signal: within });
       if (answer.ok) Object.assign(run, await answer.json());
+      return answer.status < 500 && answer.status !== 408 && answer.status !== 429;
     } catch {
+      return false;
     }
-    changed();
-    resolve(run);
   }
   address.pathname = `${path}/stream`;
   const feed = new Follow(address.href, {
@@ -1008,6 +1022,7 @@ function followRun(url, given) {
       if (name === "run") Object.assign(run, data);
       if (name !== "end") return changed(name === "delta" || name === "run" ? "" : name, data);
       run.state = data.state;
+      changed();
       over();
     },
     onState(state, { status }) {
