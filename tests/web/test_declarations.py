@@ -164,6 +164,8 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         LiveRouter().get("/notes")(notes)
     with refused("/ticks: dependencies=[", "write a list of Depends(...) or guard(...)"):
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
+    with refused("/ticks: status_code=201: a stream is answered with 200; for another one"):
+        LiveRouter().post("/ticks", sse=True, status_code=201)(ticks)
     with refused("install('app'): write a FastAPI application"):
         LiveRouter().install("app")
     with refused("guard(Depends(", "write a function, such as guard(check), without Depends("):

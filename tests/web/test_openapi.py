@@ -93,17 +93,30 @@ def test_what_a_streaming_route_refuses_is_described_as_it_is_answered(kind):
     assert list(refused["content"]) == ["application/problem+json"]
 
 
-def test_errors_of_a_stream_that_the_application_describes_are_json():
-    app, live = installed()
+@pytest.mark.parametrize("version", [None, "3.2"])
+def test_errors_of_a_stream_that_the_application_describes_are_json(version):
+    """Also those that it describes for a whole router or application, in any OpenAPI."""
+    error = {"model": Item}
+    live = LiveRouter(responses={403: error})
+    app = Application(live, responses={418: error})
+    live.install(app, openapi=version)
 
-    @live.feed("/f", item=Item, responses={404: {"model": Item}, "default": {"model": Item}})
+    @live.feed("/f", item=Item, responses={404: error, "default": error})
     async def f() -> Source: ...
 
-    for path in ("/f", "/f/stream"):
+    @live.get("/events", sse=True, responses={404: error, "default": error})
+    async def events(stream: EventStream) -> None: ...
+
+    @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann", responses={"default": error})
+    async def run(run: Run) -> None: ...
+
+    for path in ("/f", "/f/stream", "/events", "/runs/{run_id}/stream"):
         responses = described(app)["paths"][path]["get"]["responses"]
-        for status in ("404", "default"):
+        for status in {"403", "418", "404", "default"} - ({"404"} if "run" in path else set()):
             schema = {"$ref": "#/components/schemas/Item"}
             assert responses[status]["content"] == {"application/json": {"schema": schema}}
+        if path != "/f":
+            assert list(responses["200"]["content"]) == ["text/event-stream"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route
@@ -190,6 +203,33 @@ def test_install_changes_a_document_that_was_made_before():
     assert app.openapi()["openapi"].startswith("3.1")
     live.install(app, openapi="3.2")
     assert app.openapi()["openapi"] == "3.2.0"
+
+
+def test_what_the_application_says_of_runs_is_said_of_all_their_routes():
+    app, live = FastAPI(), LiveRouter()
+    key = {"name": "X-Key", "in": "header", "schema": {"type": "string"}}
+    extra = {"parameters": [key], "x-internal": True}
+
+    @live.run(
+        "/works",
+        Runs(MemoryLog()),
+        owner=lambda: "ann",
+        operation_id="work",
+        openapi_extra=extra,
+        responses={418: {"description": "A teapot"}},
+    )
+    async def works(run: Run) -> None: ...
+
+    app.include_router(live)
+    operations = [each for path in described(app)["paths"].values() for each in path.values()]
+    ids = ["work", "work_list", "work_list_stream"]
+    ids += [f"work_{name}" for name in ("state", "stream", "cancel", "delete")]
+    assert sorted(each["operationId"] for each in operations) == sorted(ids)
+    for each in operations:
+        assert each["responses"]["418"]["description"] == "A teapot"
+        assert each["x-internal"] is True
+        assert key in each["parameters"]
+        assert "422" in each["responses"] or "404" in each["responses"]
 
 
 def test_a_parameter_of_the_path_of_runs_is_described_on_all_their_routes():

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, RootModel
 
 from headwater.web._feed_models import HeadwaterError, HeadwaterReset, event_model
-from headwater.web._openapi import EventsDescribed, problem_responses
+from headwater.web._openapi import problem_responses, stream_options
 from headwater.web._run_item import HeadwaterRunItem
 
 
@@ -83,13 +83,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "responses": problem_responses([404, 422, 503]),
     },
     "stream": {
-        "response_model": HeadwaterRunEvents,
-        "response_class": EventsDescribed,
-        "response_description": _STREAM,
-        "responses": {
-            204: {"description": "The client has the `end` already."},
-            **problem_responses([404, 406]),
-        },
+        **stream_options(
+            HeadwaterRunEvents,
+            _STREAM,
+            {
+                204: {"description": "The client has the `end` already."},
+                **problem_responses([404, 406]),
+            },
+        )
     },
     "cancel": {
         "status_code": 202,
