@@ -33,6 +33,7 @@ from starlette.types import Scope
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
+from headwater.web._remembered_request import own_stacks, stacks_of
 from headwater.web._user_functions import (
     as_coroutine,
     asked_for,
@@ -256,7 +257,8 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             guards = guards_of(self, request)
             if guards is not None:
-                await guards.get_route_handler()(request)
+                async with own_stacks(request.scope, stacks_of(request.scope)):
+                    await guards.get_route_handler()(request)
             return await handler(request)
 
         return guarded
