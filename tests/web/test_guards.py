@@ -239,3 +239,39 @@ async def test_what_guards_hold_is_closed_before_a_route_with_a_body_runs():
     async with LiveClient(app) as client:
         answer = await client.post("/things", json={"n": 1})
     assert (answer.json(), held) == (1, [])
+
+
+class Session:
+    open = False
+
+
+async def a_session() -> AsyncIterator[Session]:
+    session = Session()
+    session.open = True
+    yield session
+    session.open = False
+
+
+async def a_user(session: Session = Depends(a_session)) -> Session:
+    return session
+
+
+@pytest.mark.parametrize("scopes", [[], ["notes"]])
+async def test_what_a_handler_takes_of_a_guard_is_of_the_handlers_session(scopes):
+    """A change of a row that another session has read, and that is closed, would be lost."""
+    app, router = FastAPI(), APIRouter(route_class=GuardedRoute)
+    router.dependencies.append(guard(a_user))
+    same = Security(a_user, scopes=scopes)
+
+    def friend(user: Session = same) -> Session:
+        return user
+
+    @router.post("/things")
+    async def create(
+        item: Item, session: Session = Depends(a_session), user: Session = Depends(friend)
+    ) -> bool:
+        return user is session and user.open
+
+    app.include_router(router)
+    async with LiveClient(app) as client:
+        assert (await client.post("/things", json={"n": 1})).json() is True
