@@ -296,6 +296,18 @@ async def test_a_router_that_is_included_before_its_routes():
         await started(app)
 
 
+async def test_an_application_with_none_of_a_routers_routes_is_named_in_the_log(caplog):
+    """As FastAPI before 0.150 is left with, if the router is included before all of its routes."""
+    live = LiveRouter()
+    live.feed("/notes", item=Item)(notes)
+    async with live.lifespan_context(FastAPI()):
+        pass
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert (
+        "test_declarations.notes(): include the LiveRouter after its routes" in record.getMessage()
+    )
+
+
 async def test_a_router_that_is_used_in_a_thread():
     """FastAPI runs the handler of a `def` function in one."""
     app, live = FastAPI(), LiveRouter()
