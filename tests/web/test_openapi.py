@@ -7,6 +7,7 @@ import re
 
 import pytest
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, create_model
 
@@ -231,6 +232,14 @@ def test_what_the_application_says_of_runs_is_said_of_all_their_routes():
         assert key in each["parameters"]
         for status in ("401", "422"):
             assert list(each["responses"][status]["content"]) == ["application/problem+json"]
+
+
+def test_install_says_the_version_of_a_document_that_the_application_makes():
+    """By `get_openapi`, as FastAPI's documentation shows, which takes the version as an argument."""
+    app, live = FastAPI(), LiveRouter()
+    app.openapi = lambda: get_openapi(title="Mine", version="1", routes=app.routes)
+    live.install(app, openapi="3.2")
+    assert app.openapi()["openapi"] == "3.2.0"
 
 
 def test_a_parameter_of_the_path_of_runs_is_described_on_all_their_routes():

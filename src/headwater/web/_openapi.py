@@ -198,6 +198,7 @@ def install_openapi(app: FastAPI, *, item_schemas: bool, problems: bool) -> None
             if problems:
                 _describe_problems(document)
             if item_schemas:
+                document["openapi"] = app.openapi_version
                 _describe_items(document)
             app.openapi_schema = document
         return app.openapi_schema
