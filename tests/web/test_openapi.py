@@ -235,7 +235,7 @@ def test_what_the_application_says_of_runs_is_said_of_all_their_routes():
 
 
 def test_install_says_the_version_of_a_document_that_the_application_makes():
-    """By `get_openapi`, as FastAPI's documentation shows, which takes the version as an argument."""
+    """By `get_openapi`, as FastAPI documents it, which takes the version as an argument."""
     app, live = FastAPI(), LiveRouter()
     app.openapi = lambda: get_openapi(title="Mine", version="1", routes=app.routes)
     live.install(app, openapi="3.2")
