@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 
+import fastapi
 import pytest
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -19,6 +21,12 @@ from support.application import Application
 
 class Item(BaseModel):
     id: str
+
+
+class Shared(BaseModel):
+    """Of the application too. As input and as output it has another schema."""
+
+    price: Decimal
 
 
 def installed() -> tuple[FastAPI, LiveRouter]:
@@ -94,6 +102,7 @@ def test_what_a_streaming_route_refuses_is_described_as_it_is_answered(kind):
     assert list(refused["content"]) == ["application/problem+json"]
 
 
+@pytest.mark.skipif(fastapi.__version__ == "0.115.0", reason="FastAPI 0.115.1 describes them")
 @pytest.mark.parametrize("version", [None, "3.2"])
 def test_errors_of_a_stream_that_the_application_describes_are_json(version):
     """Also those that it describes for a whole router or application, in any OpenAPI."""
@@ -168,6 +177,7 @@ def test_no_model_of_the_application_gets_another_name():
         app = FastAPI()
         for name in NAMES:
             app.get(f"/{name}", response_model=create_model(name, mine=(int, ...)))(lambda: None)
+        app.get("/shared", response_model=Shared)(lambda: None)
         return app
 
     app, live = application(), LiveRouter()
@@ -177,6 +187,9 @@ def test_no_model_of_the_application_gets_another_name():
 
     @live.feed("/order", item=Item, event="order", envelope={"data": ...})
     async def others() -> Source: ...
+
+    @live.feed("/shared/live", item=Shared)
+    async def shared() -> Source: ...
 
     @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann")
     async def run(run: Run) -> None: ...

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import fastapi
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
@@ -93,6 +94,12 @@ class _StreamContent(dict[str, Any]):
         return super().setdefault(_EVENT_STREAM, default)
 
 
+class _EventsDescribed(JSONResponse):
+    """Names the media type of all answers of a route. It is never sent."""
+
+    media_type = _EVENT_STREAM
+
+
 def stream_options(events: Any, description: str, responses: Mapping[Any, Any]) -> dict[str, Any]:
     """FastAPI's options for a route that answers with a stream.
 
@@ -100,12 +107,12 @@ def stream_options(events: Any, description: str, responses: Mapping[Any, Any]) 
         events: the model of one event.
         responses: what else the route answers.
     """
-    return {
-        "response_model": None,
-        "response_class": Response,
-        "response_description": description,
-        "responses": {200: {"model": events, "content": _StreamContent()}, **responses},
-    }
+    made: dict[str, Any] = {"response_description": description, "responses": {**responses}}
+    if fastapi.__version__ == "0.115.0":
+        # It would describe the model as input, and give models of the application other names.
+        return {**made, "response_model": events, "response_class": _EventsDescribed}
+    made["responses"][200] = {"model": events, "content": _StreamContent()}
+    return {**made, "response_model": None, "response_class": Response}
 
 
 def feed_options(
