@@ -957,7 +957,7 @@ function stored(resume) {
 
 // src/run.js
 function followRun(url, given) {
-  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const { onChange, onEvent, onState, onSignIn, ...options } = checked("followRun", given);
   const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   const ask = options.fetch ?? ((...asked) => fetch(...asked));
@@ -966,6 +966,7 @@ function followRun(url, given) {
   ended.catch(() => {
   });
   const run = { text: "", state: "queued", ended, close: () => feed.close() };
+  const refused = (status) => reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
     onChange?.(run);
@@ -1005,8 +1006,14 @@ function followRun(url, given) {
     onState(state, { status }) {
       onState?.(state, { status });
       if (status === 204) over();
-      if (state === "refused" && !options.onSignIn) {
-        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      if (state === "refused" && !(onSignIn && [401, 403].includes(status))) refused(status);
+    },
+    async onSignIn(status) {
+      let answer = false;
+      try {
+        return answer = await onSignIn?.(status);
+      } finally {
+        if (!answer) refused(status);
       }
     }
   });

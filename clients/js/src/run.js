@@ -5,7 +5,7 @@ import { checked, headersOf } from "./options.js";
 
 /** Follows a run, given its address; `after` and the other options are as for `follow`. */
 export function followRun(url, given) {
-  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const { onChange, onEvent, onState, onSignIn, ...options } = checked("followRun", given);
   const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   // By fetch: an EventSource hears only the names of events that it is told before.
@@ -14,6 +14,9 @@ export function followRun(url, given) {
   const ended = new Promise((...both) => ([resolve, reject] = both));
   ended.catch(() => {}); // an application that does not wait for it is not troubled
   const run = { text: "", state: "queued", ended, close: () => feed.close() };
+
+  const refused = (status) =>
+    reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
 
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
@@ -58,8 +61,14 @@ export function followRun(url, given) {
     onState(state, { status }) {
       onState?.(state, { status });
       if (status === 204) over();
-      if (state === "refused" && !options.onSignIn) {
-        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      if (state === "refused" && !(onSignIn && [401, 403].includes(status))) refused(status);
+    },
+    async onSignIn(status) {
+      let answer = false;
+      try {
+        return (answer = await onSignIn?.(status));
+      } finally {
+        if (!answer) refused(status);
       }
     },
   });
