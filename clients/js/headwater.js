@@ -967,7 +967,7 @@ function stored(resume) {
 var TRIES = 8;
 var ANSWERS_WITHIN2 = 1e4;
 function followRun(url, given) {
-  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const { onChange, onEvent, onState, onSignIn, ...options } = checked("followRun", given);
   const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   const ask = options.fetch ?? ((...asked) => fetch(...asked));
@@ -975,10 +975,15 @@ function followRun(url, given) {
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
   });
+<<<<<<< HEAD
   const closing = new AbortController();
   const { signal } = closing;
   signal.addEventListener("abort", () => feed.close());
   const run = { text: "", state: "queued", ended, close: () => closing.abort() };
+=======
+  const run = { text: "", state: "queued", ended, close: () => feed.close() };
+  const refused = (status) => reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+>>>>>>> h/reader
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
     onChange?.(run);
@@ -1028,8 +1033,14 @@ function followRun(url, given) {
     onState(state, { status }) {
       onState?.(state, { status });
       if (status === 204) over();
-      if (state === "refused" && !options.onSignIn) {
-        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      if (state === "refused" && !(onSignIn && [401, 403].includes(status))) refused(status);
+    },
+    async onSignIn(status) {
+      let answer = false;
+      try {
+        return answer = await onSignIn?.(status);
+      } finally {
+        if (!answer) refused(status);
       }
     }
   });

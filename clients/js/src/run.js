@@ -10,7 +10,7 @@ const ANSWERS_WITHIN = 10_000;
 
 /** Follows a run, given its address; `after` and the other options are as for `follow`. */
 export function followRun(url, given) {
-  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const { onChange, onEvent, onState, onSignIn, ...options } = checked("followRun", given);
   const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   // By fetch: an EventSource hears only the names of events that it is told before.
@@ -22,6 +22,9 @@ export function followRun(url, given) {
   const { signal } = closing;
   signal.addEventListener("abort", () => feed.close());
   const run = { text: "", state: "queued", ended, close: () => closing.abort() };
+
+  const refused = (status) =>
+    reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
 
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
@@ -77,8 +80,14 @@ export function followRun(url, given) {
     onState(state, { status }) {
       onState?.(state, { status });
       if (status === 204) over();
-      if (state === "refused" && !options.onSignIn) {
-        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      if (state === "refused" && !(onSignIn && [401, 403].includes(status))) refused(status);
+    },
+    async onSignIn(status) {
+      let answer = false;
+      try {
+        return (answer = await onSignIn?.(status));
+      } finally {
+        if (!answer) refused(status);
       }
     },
   });

@@ -564,3 +564,23 @@ describe("the result of a run", () => {
     limit.mockRestore();
   });
 });
+
+test.each([
+  [404, () => true],
+  [401, () => false],
+  [
+    403,
+    () => {
+      throw new Error("the sign-in failed");
+    },
+  ],
+])("a run that stays refused with %i ends with an error, also with a sign-in", async (status, onSignIn) => {
+  const report = vi.spyOn(console, "error").mockImplementation(() => {});
+  const run = followRun("http://localhost/api/answers/7", {
+    onSignIn,
+    fetch: async () => new Response(null, { status }),
+  });
+  await expect(run.ended).rejects.toMatchObject({ status });
+  run.close();
+  report.mockRestore();
+});
