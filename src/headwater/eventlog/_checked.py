@@ -84,7 +84,13 @@ class CheckedLog(EventLog):
         return await self._bounds(self._check_topic(topic))
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
-        return await self._follow(self._check_topic(topic), follower)
+        self._check_topic(topic)
+        if not all(callable(getattr(follower, name, None)) for name in ("deliver", "reset")):
+            raise UsageError(
+                f"follower {follower!a:.80}: give an object with the methods deliver(records) and "
+                "reset(reason, bounds)"
+            )
+        return await self._follow(topic, follower)
 
     async def trim(
         self,

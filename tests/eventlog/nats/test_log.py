@@ -367,6 +367,10 @@ async def test_a_smaller_server_takes_smaller_events(tmp_path: Path) -> None:
             await log.append("t" * 200, {"n": "x" * room}, key="k" * 200)
             with pytest.raises(UsageError, match=str(log.max_event_bytes)):
                 await log.append("t", {"n": "x" * (room + 1)})
+        fresh = open_log(server.url)
+        with pytest.raises(UsageError, match=f"event 1: .* at most {room + 8} are allowed"):
+            await fresh.append("t", [{"n": 1}, {"n": "x" * (room + 1)}])
+        await fresh.close()
     finally:
         server.kill()
 

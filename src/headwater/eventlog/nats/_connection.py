@@ -195,11 +195,18 @@ class Link:
     Arguments:
         servers: ``nats://host:4222`` and the like; the first that answers is used.
         options: for ``connect`` of the driver: ``token``, ``tls``, ``user_credentials`` and so on.
+        opened: called with each new connection.
     """
 
-    def __init__(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        options: Mapping[str, Any],
+        opened: Callable[[Life], None],
+    ) -> None:
         self._servers = servers
         self._options = options
+        self._opened = opened
         self._life: Life | None = None
         self._opening = asyncio.Lock()
         self._home = Home(NAME)
@@ -281,6 +288,7 @@ class Link:
         if (version.major, version.minor) < NEEDED:
             await life.close()
             raise UsageError(f"{NAME}: use NATS 2.12 or newer; this is {version}")
+        self._opened(life)
         return life
 
 
