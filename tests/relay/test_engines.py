@@ -97,7 +97,7 @@ async def test_more_rows_than_one_append_takes(there):
 
 
 async def test_a_row_that_is_too_large_for_a_smaller_server_is_named(engine, tmp_path):
-    """Once it is corrected the relay goes on: the server's limit counts before an append is made."""
+    """Once it is corrected the relay goes on: no append was prepared that can never be made."""
     (tmp_path / "server.conf").write_text("max_payload: 65536\n")
     server = Nats(tmp_path, "--config", str(tmp_path / "server.conf"))
     await server.start()
