@@ -24,7 +24,7 @@ from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import Push, States, Subscriptions
 from headwater.eventlog._record import Event, Offset, Record, Retention, Run, encode_all
-from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
+from headwater.eventlog.nats._connection import NAME, Life, Link, Tap, unavailable
 from headwater.eventlog.nats._pages import LAST, Pages, Trimmer
 from headwater.eventlog.nats._stream import (
     LAG,
@@ -65,9 +65,9 @@ class NatsSubscriptions:
                         self._subscriptions[topic] = await self._life.client.subscribe(
                             self._stream.subject("n", topic), future=self._tap
                         )
-                await self._life.client.flush(int(PATIENCE))
+                await self._life.flush()
             if is_first:
-                await self._life.client.flush(int(PATIENCE))  # a refusal may come after the first
+                await self._life.flush()  # a refusal may come after the first
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             raise unavailable(error) from error
@@ -85,7 +85,7 @@ class NatsSubscriptions:
     async def ping(self) -> None:
         """As Subscriptions."""
         try:
-            await self._life.client.flush(int(PATIENCE))
+            await self._life.flush()
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             # Close it, for requests too: it does not answer.
