@@ -375,17 +375,17 @@ async def test_a_smaller_server_takes_smaller_events(tmp_path: Path) -> None:
         server.kill()
 
 
-async def test_closing_while_a_follower_joins_costs_no_append(nats: Nats) -> None:
+async def test_closing_while_a_follower_joins_costs_no_append(log: NatsLog) -> None:
     """The driver stops reading at the answer to a flush that was cancelled."""
     for turns in range(24):
-        log = open_log(nats.url)
-        await log.append("t", {"n": 0})
-        joining = asyncio.create_task(log.follow("t", Recorder()))
+        other = log.another()
+        await other.append("t", {"n": 0})
+        joining = asyncio.create_task(other.follow("t", Recorder()))
         for _ in range(turns):
             await asyncio.sleep(0)
-        appends = [asyncio.create_task(log.append("t", {"n": n})) for n in range(3)]
+        appends = [asyncio.create_task(other.append("t", {"n": n})) for n in range(3)]
         await asyncio.sleep(0)
-        await log.close()
+        await other.close()
         for done in await asyncio.gather(joining, *appends, return_exceptions=True):
             assert not isinstance(done, BaseException) or isinstance(done, UsageError), turns
 
