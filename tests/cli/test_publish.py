@@ -58,6 +58,20 @@ def test_the_shape_can_be_chosen(scripted_server):
     assert done.exit_code == 2
 
 
+def test_a_line_without_an_end_is_refused():
+    """As of /dev/zero, or a wrong file: the memory would fill, slower and slower."""
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater", "publish", "http://127.0.0.1:1/logs"],
+            stdin=endless,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "line 1 has more than 67108864 bytes" in done.stderr
+
+
 def test_items_that_somebody_wrapped_already_are_not_wrapped_again(scripted_server):
     run(f"{scripted_server.url}/logs", "--data", '{"entries": [{"a": 1}]}')
     assert bodies(scripted_server) == [{"entries": [{"a": 1}]}]

@@ -57,6 +57,7 @@ def line(options):
         ({"--table": "orders"}, "there is no table 'orders' in the database"),
         ({"--table": "headwater_tables"}, "table 'headwater_tables' is not tracked: call"),
         ({"--database": "sqlite:///nowhere.db"}, "there is no database file 'nowhere.db'"),
+        ({"--database": "sqlite:///."}, "there is no database file '.'"),
         ({"--database": "sqlite:///"}, "a database in SQLite is given as sqlite:///path"),
         ({"--database": "mysql://x:secret@y/z"}, "mysql:// is no database whose tables"),
         ({"--event-log": "memory://"}, "loses its events when the process ends"),

@@ -14,6 +14,8 @@ Calls = Callable[[EventLog], Awaitable[Any]]
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda log: log.follow("t", None), "follower None"),
+        (lambda log: log.follow("t", lambda records: None), "deliver(records) and reset("),
         (lambda log: log.read("t", "5", 1), "offset '5'"),
         (lambda log: log.read("t", None, 1), "offset None"),
         (lambda log: log.read("t", Offset(), 1), "Offset()"),
@@ -37,5 +39,6 @@ async def test_an_argument_of_another_kind_is_named(call: Calls, said: str) -> N
     await log.append("t", {"n": 1})
     with pytest.raises(UsageError) as caught:
         await call(log)
+    await log.append("t", {"n": 2})
     assert said in str(caught.value)
-    assert len((await log.latest("t", 9)).records) == 1
+    assert len((await log.latest("t", 9)).records) == 2

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import PositionError, ResetReason
-from headwater.eventlog import KeyedTopic, MemoryLog
+from headwater.eventlog import KeyedTopic, MemoryLog, Offset, Run
 from headwater.feeds._source import Change, Place
 from support.until import until
 
@@ -127,6 +127,36 @@ async def test_a_change_tells_the_filters_that_it_leaves() -> None:
     await log.append("t", data_of(4, 2, "done"))
     await until(lambda: len(sink.changes) == 4)
     assert not sink.changes[3].removed, "what was there before the reset is not known any more"
+    await topic.origin.detach()
+
+
+async def test_a_fault_after_a_reset_does_not_silence_the_feed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever a read raises, it is logged, and the events that were held back come."""
+
+    class Faulty(MemoryLog):
+        fault: Exception | None = None
+
+        async def read(self, topic: str, after: Offset, limit: int) -> Run:
+            fault, self.fault = self.fault, None
+            if fault is not None:
+                raise fault
+            return await super().read(topic, after, limit)
+
+    log = Faulty()
+    await log.append("t", data_of(1, 1, "new"))
+    topic = KeyedTopic(log, "t")
+    sink = Sink()
+    await topic.origin.attach(sink)
+    await log.append("t", data_of(2, 2, "new"))
+    await until(lambda: len(sink.changes) == 1)
+    log.fault = RuntimeError("broken on purpose")
+    await log.forget("t")
+    await log.append("t", data_of(3, 3, "new"))
+    await until(lambda: len(sink.changes) == 2)
+    assert [change.item["id"] for change in sink.changes] == [2, 3]
+    assert "broken on purpose" in caplog.text
     await topic.origin.detach()
 
 

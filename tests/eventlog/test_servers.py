@@ -72,7 +72,10 @@ async def test_a_fail_over_by_a_sentinel(tmp_path: Path) -> None:
         await outside(follows)
         asked = Sentinel([("127.0.0.1", sentinel.port)])
         pool = asked.master_for("main", protocol=2, retry=Retry(NoBackoff(), 0)).connection_pool
-        async with RedisLog(pool) as log:
+        async with AsyncExitStack() as stack:
+            for client in asked.sentinels:
+                stack.push_async_callback(client.aclose)
+            log = await stack.enter_async_context(RedisLog(pool))
             follower = Recorder(30.0)
             await log.follow("t", follower)
             await insist(log, 0)

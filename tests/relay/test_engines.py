@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from headwater.errors import RelayStoppedError
+from headwater.errors import EncodingError, RelayStoppedError
 from headwater.eventlog import open_log
 from headwater.relay._ledger import RELAYS
 from support.nats import Nats
@@ -94,6 +94,27 @@ async def test_more_rows_than_one_append_takes(there):
     async with running(there.relay(batch=1000)):
         await there.count(2500)
     assert await there.messages() == rows
+
+
+async def test_a_row_that_is_too_large_for_a_smaller_server_is_named(engine, tmp_path):
+    """Once it is corrected the relay goes on: no append was prepared that can never be made."""
+    (tmp_path / "server.conf").write_text("max_payload: 65536\n")
+    server = Nats(tmp_path, "--config", str(tmp_path / "server.conf"))
+    await server.start()
+    try:
+        async with open_log(server.url) as log:
+            there = Moved(engine, log)
+            await there.add("a", "x" * 70_000)
+            fresh = open_log(server.url)
+            with pytest.raises(EncodingError, match='"id": "2"'):
+                async with asyncio.timeout(20):
+                    await there.relay(log=fresh).run()
+            await fresh.close()
+            await there.run("UPDATE logs SET message = 'b'")
+            async with running(there.relay()):
+                await there.until("a", "b")
+    finally:
+        server.stop()
 
 
 async def test_a_holder_that_was_asleep_does_no_harm(there):

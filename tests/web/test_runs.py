@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from headwater.errors import DeclarationError
-from headwater.eventlog import MemoryLog
+from headwater.eventlog import MemoryLog, open_log
 from headwater.runs import RunFailed
 from headwater.web.convention import breaches
 from headwater.web.fastapi import (
@@ -519,6 +520,28 @@ async def test_a_server_that_is_stopped_says_what_becomes_of_its_runs():
             assert events[-1].data == {"state": "lost"}
             stop()
         assert "stopped" in ((await other.state(run_id)).error or "")
+
+
+async def test_an_application_that_ended_leaves_nothing_behind(tmp_path):
+    """A test suite starts hundreds, and each had a thread with a connection to the log."""
+    live = LiveRouter()
+    app = Application(live)
+
+    async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+
+        @live.run("/answers", Runs(log), owner=lambda: "ann")
+        async def answer(run: Run) -> None: ...
+
+        before = set(threading.enumerate())
+        for _ in range(2):
+            async with serving(app) as port:
+                async with request(port, "/answers", method="POST") as sent:
+                    location = sent.headers["location"]
+                async with request(port, f"{location}/stream") as stream:
+                    while (await stream.next()).event != "end":
+                        pass
+            after = set(threading.enumerate()) - before
+            assert not [one.name for one in after if one.name == "headwater runs"]
 
 
 def test_declarations_that_cannot_work():

@@ -17,6 +17,8 @@ from headwater.errors import EncodingError, UsageError
 MAX_ITEMS = 1000
 _MAX_BYTES = 500_000
 _READ_SIZE = 65_536
+# A line may be an array of many items.
+_MAX_LINE = 64 * 1024 * 1024
 # Characters of a line that an error shows.
 _SHOWN = 60
 _EXAMPLE = """'{"message": "Hello"}'"""
@@ -119,14 +121,19 @@ def bodies(
 
 
 def _ready_lines() -> Iterator[list[bytes]]:
-    """The whole lines of standard input, as many at a time as have come."""
+    """The whole lines of standard input, as many at a time as have come. Raises UsageError."""
     stdin: Any = sys.stdin.buffer
-    rest = b""
+    rest, number = bytearray(), 1
     while chunk := stdin.read1(_READ_SIZE):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, last = bytes(rest).split(b"\n")
+            yield lines
+            rest, number = bytearray(last), number + len(lines)
+        elif len(rest) > _MAX_LINE:
+            raise UsageError(f"line {number} has more than {_MAX_LINE} bytes")
     if rest:
-        yield [rest]
+        yield [bytes(rest)]
 
 
 def _parsed(text: str | bytes, name: str, collection: str | None) -> list[bytes]:

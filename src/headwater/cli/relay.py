@@ -232,7 +232,7 @@ def engine_of(url: str) -> AsyncEngine:
             "followed: give sqlite:///path or postgresql://user@host/name"
         )
     path = path_of(url)
-    if not path.exists():
+    if not path.is_file():
         raise DeclarationError(f"there is no database file {str(path)!r}")
     address = URL.create("sqlite+aiosqlite", database=str(path))
     # FULL: a power cut must not lose the append that the relay has prepared.

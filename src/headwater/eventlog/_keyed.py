@@ -12,7 +12,7 @@ import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from headwater.errors import ResetReason, SourceUnavailableError
+from headwater.errors import ResetReason, SourceUnavailableError, UsageError
 from headwater.eventlog._interface import (
     EventLog,
     Topic,
@@ -77,6 +77,8 @@ class KeyedTopicOrigin(TopicOrigin):
         self._held = []
         self._known.clear()
         super().reset(reason, bounds)
+        if self._filling is not None:
+            self._filling.cancel()
         if self._sink is not None:
             self._filling = asyncio.get_running_loop().create_task(self._fill_again(bounds.latest))
 
@@ -84,7 +86,11 @@ class KeyedTopicOrigin(TopicOrigin):
         while True:
             try:
                 await self._fill(last)
-            except SourceUnavailableError:
+            except UsageError:  # the log was closed
+                return
+            except Exception as error:
+                known = isinstance(error, SourceUnavailableError)
+                _log.warning("%s: reading it failed: %s", self.name, error, exc_info=not known)
                 await asyncio.sleep(_RETRY)
             else:
                 break

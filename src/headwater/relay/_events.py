@@ -74,14 +74,14 @@ class Events:
         table: the table's name, for error messages.
         key: the names of the key's attributes.
         item: makes an event of a row.
-        max_event_bytes: of one event's JSON, as the log allows.
+        log: takes the events. Its ``max_event_bytes`` may be less once it is open.
     """
 
-    def __init__(self, table: str, key: Sequence[str], item: Any, max_event_bytes: int) -> None:
+    def __init__(self, table: str, key: Sequence[str], item: Any, log: EventLog) -> None:
         self._table = table
         self._key = tuple(key)
         self._shape: Item | None = getattr(item, "model_validate", item)
-        self._most = max_event_bytes
+        self._log = log
 
     def of(self, changes: Sequence[Change], most: int) -> tuple[list[str], Place | None, bool]:
         """The events of the first changes, the place where they end, and whether these are all.
@@ -132,9 +132,10 @@ class Events:
             )
         if is_too_deep(text):
             raise self._error(change, TOO_DEEP)
-        if size > self._most:
+        most = self._log.max_event_bytes
+        if size > most:
             raise self._error(
-                change, f"it has {size} bytes of JSON, and the event log takes at most {self._most}"
+                change, f"it has {size} bytes of JSON, and the event log takes at most {most}"
             )
         return text
 

@@ -135,7 +135,7 @@ class Relay:
         self._holder = Holder(self._ledger, lease)
         model = table.reader.model
         self._source = model.tracking.name
-        self._events = Events(table.name, model.key, item, log.max_event_bytes)
+        self._events = Events(table.name, model.key, item, log)
         self._wake = asyncio.Event()
         self._running = self._stopping = False
         self._tail = _Tail(self._wake)

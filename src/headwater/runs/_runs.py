@@ -247,6 +247,7 @@ class Runs:
         if core is not None:
             await core.close()  # after a caller that is cancelled here, another one can do it
             self._cores.pop(loop, None)
+        await self._end_beats()
 
     async def close(self) -> None:
         """Call ``leave`` for all event loops of this process. Idempotent."""
@@ -257,8 +258,13 @@ class Runs:
                 future = asyncio.run_coroutine_threadsafe(core.close(), loop)
                 await asyncio.wrap_future(future)
         self._cores.clear()
-        if self._pulse is not None:
-            await asyncio.to_thread(self._pulse.close)
+        await self._end_beats()
+
+    async def _end_beats(self) -> None:
+        """End the thread that beats if no event loop uses the runs. The next use makes another."""
+        if self._pulse is not None and all(loop.is_closed() for loop in self._cores):
+            pulse, self._pulse = self._pulse, None
+            await asyncio.to_thread(pulse.close)
 
     async def __aenter__(self) -> Self:
         await self.start()

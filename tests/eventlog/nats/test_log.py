@@ -367,8 +367,27 @@ async def test_a_smaller_server_takes_smaller_events(tmp_path: Path) -> None:
             await log.append("t" * 200, {"n": "x" * room}, key="k" * 200)
             with pytest.raises(UsageError, match=str(log.max_event_bytes)):
                 await log.append("t", {"n": "x" * (room + 1)})
+        fresh = open_log(server.url)
+        with pytest.raises(UsageError, match=f"event 1: .* at most {room + 8} are allowed"):
+            await fresh.append("t", [{"n": 1}, {"n": "x" * (room + 1)}])
+        await fresh.close()
     finally:
         server.kill()
+
+
+async def test_closing_while_a_follower_joins_costs_no_append(log: NatsLog) -> None:
+    """The driver stops reading at the answer to a flush that was cancelled."""
+    for turns in range(24):
+        other = log.another()
+        await other.append("t", {"n": 0})
+        joining = asyncio.create_task(other.follow("t", Recorder()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        appends = [asyncio.create_task(other.append("t", {"n": n})) for n in range(3)]
+        await asyncio.sleep(0)
+        await other.close()
+        for done in await asyncio.gather(joining, *appends, return_exceptions=True):
+            assert not isinstance(done, BaseException) or isinstance(done, UsageError), turns
 
 
 async def test_offsets_of_a_later_life_are_above_those_of_an_earlier_one(

@@ -106,6 +106,7 @@ class Life:
         self._tokens = itertools.count()
         self._inbox = ""
         self._refused: dict[str, Exception] = {}
+        self._flushing: set[asyncio.Task[None]] = set()
         self._fault: Exception = nats.errors.ConnectionClosedError()
 
     async def open(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -150,6 +151,18 @@ class Life:
         finally:
             del self._answers[token]
 
+    async def flush(self) -> None:
+        """Return once the server has done all that was sent. Without an answer, disconnect."""
+        # If a flush is cancelled, the driver stops reading at its answer. So it goes on.
+        flushing = asyncio.create_task(self.client.flush(int(PATIENCE)))
+        self._flushing.add(flushing)
+        flushing.add_done_callback(self._flushing.discard)
+        try:
+            await asyncio.shield(flushing)
+        except _FAULTS:
+            await self.close()
+            raise
+
     async def close(self) -> None:
         """Disconnect."""
         # Some versions of the driver fail on a connection that was never opened.
@@ -157,6 +170,8 @@ class Life:
             # A server whose certificate was refused does not end the connection.
             async with asyncio.timeout(1):
                 await self.client.close()
+        for flushing in self._flushing:
+            flushing.cancel()
 
     def _answered(self, message: Msg) -> None:
         answer = self._answers.get(message.subject.rpartition(".")[2])
@@ -195,11 +210,18 @@ class Link:
     Arguments:
         servers: ``nats://host:4222`` and the like; the first that answers is used.
         options: for ``connect`` of the driver: ``token``, ``tls``, ``user_credentials`` and so on.
+        opened: called with each new connection.
     """
 
-    def __init__(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        options: Mapping[str, Any],
+        opened: Callable[[Life], None],
+    ) -> None:
         self._servers = servers
         self._options = options
+        self._opened = opened
         self._life: Life | None = None
         self._opening = asyncio.Lock()
         self._home = Home(NAME)
@@ -281,6 +303,7 @@ class Link:
         if (version.major, version.minor) < NEEDED:
             await life.close()
             raise UsageError(f"{NAME}: use NATS 2.12 or newer; this is {version}")
+        self._opened(life)
         return life
 
 

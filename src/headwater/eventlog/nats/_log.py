@@ -23,8 +23,8 @@ from headwater.eventlog._addresses import Address
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import Push, States, Subscriptions
-from headwater.eventlog._record import Event, Offset, Record, Retention, Run
-from headwater.eventlog.nats._connection import NAME, PATIENCE, Life, Link, Tap, unavailable
+from headwater.eventlog._record import Event, Offset, Record, Retention, Run, encode_all
+from headwater.eventlog.nats._connection import NAME, Life, Link, Tap, unavailable
 from headwater.eventlog.nats._pages import LAST, Pages, Trimmer
 from headwater.eventlog.nats._stream import (
     LAG,
@@ -65,9 +65,9 @@ class NatsSubscriptions:
                         self._subscriptions[topic] = await self._life.client.subscribe(
                             self._stream.subject("n", topic), future=self._tap
                         )
-                await self._life.client.flush(int(PATIENCE))
+                await self._life.flush()
             if is_first:
-                await self._life.client.flush(int(PATIENCE))  # a refusal may come after the first
+                await self._life.flush()  # a refusal may come after the first
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             raise unavailable(error) from error
@@ -85,7 +85,7 @@ class NatsSubscriptions:
     async def ping(self) -> None:
         """As Subscriptions."""
         try:
-            await self._life.client.flush(int(PATIENCE))
+            await self._life.flush()
             self._life.check_rights(self._stream.subject("n", ""))
         except (Error, OSError, TimeoutError) as error:
             # Close it, for requests too: it does not answer.
@@ -157,7 +157,7 @@ class NatsLog(PushedLog):
         self.max_event_bytes = max_event_bytes
         self._servers = [servers] if isinstance(servers, str) else servers
         self._options = options or {}
-        self._link = Link(self._servers, self._options)
+        self._link = Link(self._servers, self._options, self._opened)
         self._stream = Stream(self._link, stream, replicas, keys_kept)
         self._pages = Pages(self._stream)
         self._trimmer = Trimmer(self._stream, self._pages)
@@ -166,7 +166,8 @@ class NatsLog(PushedLog):
     async def _start(self) -> None:
         await self._stream.ready()
         self.capabilities = replace(self.capabilities, keys_kept=self._stream.keys_kept)
-        life = await self._link.life()
+
+    def _opened(self, life: Life) -> None:
         self.max_event_bytes = min(self.max_event_bytes, life.client.max_payload - HEADERS_BYTES)
 
     async def _append(
@@ -175,6 +176,10 @@ class NatsLog(PushedLog):
         # The note of a key is a message of its own.
         if key is not None and len(events) == MAX_BATCH:
             raise UsageError(f"one append with a key takes at most {MAX_BATCH - 1} events")
+        await self._link.life()
+        if any(event.size > self.max_event_bytes for event in events):
+            # Too much for this server, which was not known before the first use.
+            encode_all([event.data for event in events], self.max_event_bytes, MAX_BATCH)
         return await self._writer.append(topic, events, key)
 
     async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:

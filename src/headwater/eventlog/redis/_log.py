@@ -18,7 +18,7 @@ from headwater.eventlog._addresses import Address
 from headwater.eventlog._interface import EventLog
 from headwater.eventlog._pushed import PushedLog, PushReader
 from headwater.eventlog._pushes import States, Subscriptions
-from headwater.eventlog._record import WHOLE, Bounds, Event, Offset, Record, Retention, Run
+from headwater.eventlog._record import START, WHOLE, Bounds, Event, Offset, Record, Retention, Run
 from headwater.eventlog.redis import _scripts as scripts
 from headwater.eventlog.redis._commands import NAME, Commands, connection_of, pool_of
 from headwater.eventlog.redis._pushes import (
@@ -174,7 +174,7 @@ class RedisLog(PushedLog):
         count, lowest = keep.max_count, ""
         if keep.max_bytes is not None:
             lowest = await self._lowest_within(topic, keep.max_bytes)
-        if keep.before is not None and (not lowest or offset_of(lowest) < keep.before):
+        if keep.before is not None and keep.before > max(START, offset_of(lowest or "0-0")):
             lowest = from_id(keep.before)
         age = "" if keep.max_age is None else keep.max_age / timedelta(milliseconds=1)
         arguments = [_epoch(), topic, "" if count is None else count, age, lowest]

@@ -154,6 +154,7 @@ class TrimmingContract(Harness):
         assert await log.trim("t", max_age=timedelta.max) == 0, "nothing is as old as that"
         assert await log.trim(max_age=timedelta.max) == 0, "nothing is as old as that"
         assert await log.trim("never", max_count=0) == 0, "an unknown topic holds nothing"
+        assert await log.trim("t", before=START) == 0, "no record is below START"
         assert numbers(await read_all(log, "t")) == [1], "nonsense trimmed something"
 
 
