@@ -186,6 +186,13 @@ class Protocol(asyncio.Protocol):
         else:
             self._running.keep_alive = False
 
+    def end_writing(self) -> None:
+        """Nothing is sent any more, but the client may go on with its request's body."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
     async def drain(self) -> None:
         """Wait until the transport has room, or the client is gone."""
         while self.room is not None:
@@ -239,6 +246,8 @@ class Protocol(asyncio.Protocol):
 
     def request(self, exchange: Exchange) -> None:
         """The head of a request is whole."""
+        if self.transport.is_closing():
+            return
         if self._spare is not None:
             exchange.keep_alive = False
         if self._running is None:
@@ -356,11 +365,8 @@ class Protocol(asyncio.Protocol):
         assert self._refused is not None
         self.transport.write(refusal(self._refused, self.setup.default_headers))
         self.connections.wait(self, self.connections.lingering)
-        if self.transport.can_write_eof():
-            self.resume_reading()
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        self.resume_reading()
+        self.end_writing()
 
     def _hand_over(self, reader: RequestReader) -> None:
         """Let the server's own protocol for WebSockets have the connection."""
