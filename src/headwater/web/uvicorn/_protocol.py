@@ -188,10 +188,8 @@ class Protocol(asyncio.Protocol):
 
     def end_writing(self) -> None:
         """Nothing is sent any more, but the client may go on with its request's body."""
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # TLS cannot
             self.transport.write_eof()
-        else:
-            self.transport.close()
 
     async def drain(self) -> None:
         """Wait until the transport has room, or the client is gone."""
