@@ -45,7 +45,8 @@ async def record_access_change_in_team(
     members = select(Membership.user_id).where(Membership.team_id == team_id)
     whose = select(User.id).where(User.id.in_(members) | User.role.in_(_SEE_ALL_TEAMS))
     some = whose.limit(most + 1).subquery()
-    if team_id is None or (await session.scalar(select(func.count()).select_from(some))) > most:
+    many = await session.scalar(select(func.count()).select_from(some)) or 0
+    if team_id is None or many > most:
         await record_access_change(session, None)
     else:
         await session.execute(insert(AccessChange).from_select(["user_id"], whose))

@@ -282,6 +282,8 @@ class Protocol(asyncio.Protocol):
                 break
             piece = view[at : at + reader.step]
             refused = reader.feed(piece)
+            if self.transport.is_closing():
+                return
             if refused is not None:
                 self._refuse(refused)
                 return
@@ -290,7 +292,6 @@ class Protocol(asyncio.Protocol):
                 return
             if reader.websocket or reader.dropped > _DROPPED:
                 self.abort()
-            if self.transport.is_closing():
                 return
             at += len(piece)
         self._wait_for_client()
