@@ -10,9 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
-from headwater.backend.models import Session
+from headwater.backend.access import record_access_change_in_team
+from headwater.backend.models import AccessChange, Session
 from headwater.backend.times import utc_now
 from support.backend import PASSWORD, Person, World, cheap, listening, running
 from support.http import request
@@ -211,6 +212,21 @@ async def test_what_is_removed_takes_its_streams_along(served, other: World, wha
                 assert not stream.ended
     again = await other.client().delete(path, headers={"Cookie": admin.cookie})
     assert again.status_code == 404
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_who_is_named_one_by_one_is_bounded(world: World, most: int):
+    """A change in a team of 20,000 was as many rows, and its streams ended after 3 s."""
+    ann, bob = await world.user("ann"), await world.user("bob")
+    team = await world.team(ann, bob)
+    database = world.backend.database
+    async with database.write() as session:
+        before = (await session.scalars(select(AccessChange.id))).all()
+        await record_access_change_in_team(session, team, most=most)
+    async with database.read() as session:
+        changed = select(AccessChange.user_id).where(AccessChange.id.not_in(before))
+        found = set(await session.scalars(changed))
+    assert found == ({ann.id, bob.id} if most == 2 else {"*"})
 
 
 async def test_a_lost_role(served, monkeypatch: pytest.MonkeyPatch):

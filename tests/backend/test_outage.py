@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from headwater.backend.database import Address, Database
 from headwater.backend.settings import Settings
 from headwater.errors import SourceUnavailableError
-from support.backend import Person, World, listening, running
+from support.backend import Person, World, cheap, listening, running
 from support.http import request
 from support.postgres import Postgres
 from support.proxy import proxied
@@ -95,6 +97,32 @@ async def test_full_or_read_only(world: World, ann: Person, message: str):
     assert (await ann.client.get("/api/logs")).json()["logs"] == []
     await tell(undo)
     assert (await ann.client.post("/api/logs", json=big)).status_code == 201
+
+
+async def test_a_server_that_takes_no_writes(migrated_server: Postgres):
+    """Providers set this when the disk is nearly full, and a replica after a fail-over is so."""
+    name = migrated_server.database(template="migrated")
+    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only"
+    async with running(cheap(Path(), database=migrated_server.url(name))) as world:
+        ann, boss = await world.user("ann"), await world.admin()
+        satellite = (await boss.client.post("/api/satellites", json={"name": "s"})).json()
+        reports = f"/api/satellites/{satellite['id']}/metrics"
+        key = {"Authorization": f"Bearer {satellite['api_key']}"}
+        report = dict.fromkeys(("cpu_percent", "memory_mb", "requests_per_s", "errors_per_s"), 1)
+
+        async def tell(value: str) -> None:
+            with psycopg.connect(migrated_server.conninfo("postgres"), autocommit=True) as owner:
+                owner.execute(f"{read_only} = {value}")
+            await world.backend.database.engine.dispose()
+
+        await tell("on")
+        refused(await ann.client.post("/api/logs", json=ENTRY))
+        refused(await world.anyone.post(reports, json={"reports": [report]}, headers=key))
+        assert (await ann.client.get("/api/logs")).json()["logs"] == []
+        ready = await world.anyone.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["database"]["status"]) == (503, "down")
+        await tell("off")
+        assert (await ann.client.post("/api/logs", json=ENTRY)).status_code == 201
 
 
 @pytest.mark.parametrize("standing", ["sqlite"], indirect=True)  # it is about the file

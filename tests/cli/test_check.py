@@ -117,6 +117,21 @@ def test_it_lists_tables_whose_tracking_drifted(tmp_path):
     engine.dispose()
 
 
+@pytest.mark.parametrize(
+    ("database", "says"),
+    [
+        ("postgresql://ann:secret@127.0.0.1:1/h", "Connection refused"),
+        ("sqlite:///good.py", "the file is not a database"),
+    ],
+)
+def test_a_database_that_is_away_gets_one_sentence(tmp_path, database: str, says: str):
+    (tmp_path / "good.py").write_text(APP + TWIN)
+    found = run(tmp_path, "--database", database, "good:app")
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    assert says in found.stderr
+    assert "secret" not in found.stderr
+
+
 @pytest.mark.long
 def test_what_is_no_application_gets_one_sentence(tmp_path):
     (tmp_path / "thing.py").write_text("app = 7\ndef make(settings): ...\n")

@@ -87,6 +87,28 @@ async def test_each_event_passes_at_once_and_a_client_that_leaves_is_noticed(
     await outside(lambda: shared.measured("headwater_streams_open") == before)
 
 
+async def test_a_request_that_is_refused_early_leaves_the_next_one_alone(
+    front: Front, tmp_path: Path
+) -> None:
+    """HAProxy 2.6 keeps a connection to the server on which a body is not whole."""
+    body = tmp_path / "upload"
+    body.write_bytes(b" " * 900_000)
+
+    async def status(*options: str, path: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "--silent", "--http2", "--cacert", str(front.pem), "--max-time", "5"),
+            *("--output", "/dev/null", "--write-out", "%{http_code}", *options),
+            front.address + path,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        return output.decode()
+
+    for _ in range(5):
+        assert await status("--data-binary", f"@{body}", path="/api/logs") == "401"
+        assert await status(path="/healthz") == "200"
+
+
 @pytest.fixture(params=FRONTS, ids=NAMES)
 async def front_away(
     request: pytest.FixtureRequest, tmp_path: Path, pem: Path

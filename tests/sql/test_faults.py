@@ -3,7 +3,14 @@
 import sqlite3
 
 import pytest
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from psycopg.errors import (
+    DiskFull,
+    IdleInTransactionSessionTimeout,
+    InFailedSqlTransaction,
+    ReadOnlySqlTransaction,
+    UniqueViolation,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from headwater.sql._faults import unavailable
@@ -34,6 +41,20 @@ def test_what_passes(said, told):
 )
 def test_what_does_not(error):
     assert unavailable(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ReadOnlySqlTransaction(), "the server takes no writes"),
+        (IdleInTransactionSessionTimeout(), "a transaction was idle for too long"),
+        (DiskFull(), "the server is short of resources or connections"),
+        (InFailedSqlTransaction(), None),
+        (UniqueViolation(), None),
+    ],
+)
+def test_what_postgresql_says(error, told):
+    assert unavailable(DBAPIError("", {}, error)) == told
 
 
 def test_a_pool_that_is_empty_passes():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from headwater.backend.models import AccessChange, Membership, User
@@ -17,6 +17,8 @@ from headwater.backend.roles import GLOBAL_ROLES
 
 # Instead of a user's id: the rights of everyone.
 _EVERYONE = "*"
+# Users who are named one by one.
+MOST_NAMED = 1_000
 _SEE_ALL_TEAMS = [role for role, held in GLOBAL_ROLES.items() if "teams.view_all" in held]
 
 
@@ -29,20 +31,25 @@ async def record_access_change(session: AsyncSession, user_id: str | None) -> No
     await session.execute(insert(AccessChange).values(user_id=user_id or _EVERYONE))
 
 
-async def record_access_change_in_team(session: AsyncSession, team_id: str | None) -> None:
+async def record_access_change_in_team(
+    session: AsyncSession, team_id: str | None, *, most: int = MOST_NAMED
+) -> None:
     """Write a change of the rights of all who may know of a team.
 
-    A check of everyone's rights would delay the streams of all others.
+    A check of everyone's rights would delay the streams of all others. With more than ``most``
+    users it is the shorter way: each of them would be a row.
 
     Arguments:
         team_id: None for what belongs to no team, and is everyone's.
     """
-    if team_id is None:
-        await record_access_change(session, None)
-        return
     members = select(Membership.user_id).where(Membership.team_id == team_id)
     whose = select(User.id).where(User.id.in_(members) | User.role.in_(_SEE_ALL_TEAMS))
-    await session.execute(insert(AccessChange).from_select(["user_id"], whose))
+    some = whose.limit(most + 1).subquery()
+    many = await session.scalar(select(func.count()).select_from(some)) or 0
+    if team_id is None or many > most:
+        await record_access_change(session, None)
+    else:
+        await session.execute(insert(AccessChange).from_select(["user_id"], whose))
 
 
 def subject_of(values: Mapping[str, Any]) -> str | None:

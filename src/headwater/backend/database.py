@@ -26,26 +26,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import (
-    DatabaseError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from headwater.errors import HeadwaterError, SourceUnavailableError
 from headwater.sql import configure_sqlite
+from headwater.sql._faults import unavailable
 from headwater.sql.postgresql._connections import SCHEMES, address_of, engine_at, with_defaults
 from headwater.sql.sqlite._connections import ReadConnection, identity_of, path_of
 from headwater.web.problems import Problem
-
-# The driver raises these while a database is locked, away, full or read-only. IntegrityError
-# and ProgrammingError are no outage.
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 # Seconds that a look-up or a reading session, and a transaction that writes, may take on a server.
 # After that the caller gets an error, instead of waiting for a database that does not answer. The
@@ -271,22 +260,17 @@ def _translated() -> Iterator[None]:
             422,
             "A text holds a NUL character (U+0000), which PostgreSQL cannot store; leave it out.",
         ) from error
-    except UNAVAILABLE as error:
-        raise SourceUnavailableError("The database", in_one_line(error)) from error
     except TimeoutError as error:
         raise SourceUnavailableError("The database", "it does not answer") from error
-    except IntegrityError as error:
-        if not _is_missing_reference(error):
+    except Exception as error:
+        if isinstance(error, IntegrityError) and _is_missing_reference(error):
+            raise Problem(
+                409, "Something that the request refers to was removed meanwhile; read it again."
+            ) from error
+        said = unavailable(error)
+        if said is None:
             raise
-        raise Problem(
-            409, "Something that the request refers to was removed meanwhile; read it again."
-        ) from error
-    except DatabaseError as error:
-        # SQLite has this for a file that is damaged or being replaced. Faults of the program have
-        # subclasses.
-        if type(error) is not DatabaseError:
-            raise
-        raise SourceUnavailableError("The database", in_one_line(error)) from error
+        raise SourceUnavailableError("The database", said) from error
 
 
 def _is_missing_reference(error: IntegrityError) -> bool:

@@ -106,6 +106,9 @@ class Probes:
                 await session.execute(
                     text("SELECT pg_logical_emit_message(true, 'headwater', 'readyz')")
                 )
+                # That message is let through where writes are not.
+                if await session.scalar(text("SHOW transaction_read_only")) == "on":
+                    raise SourceUnavailableError("The database", "it takes no writes")
 
     async def _ask_log(self) -> None:
         await self._log.bounds("readyz")

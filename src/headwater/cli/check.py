@@ -62,6 +62,7 @@ def _compared(database: str) -> tuple[list[str], list[str]]:
     from headwater.cli.relay import engine_of
     from headwater.errors import DeclarationError
     from headwater.sql._declaration import TRACKED
+    from headwater.sql._faults import unavailable
     from headwater.sql._migration import drifts
     from headwater.sql.query._live import DECLARED
     from headwater.sql.query._needs import needs_of
@@ -79,6 +80,10 @@ def _compared(database: str) -> tuple[list[str], list[str]]:
         return asyncio.run(compare())
     except DeclarationError as error:
         _refuse(str(error))
+    except Exception as error:
+        if (said := unavailable(error)) is None:
+            raise
+        _refuse(f"--database: {said}")
 
 
 def _load(name: str) -> Any:

@@ -71,6 +71,10 @@ class Connection(Protocol):
         """Read again, unless the client has sent too much ahead."""
         ...
 
+    def end_writing(self) -> None:
+        """Nothing is sent any more, but the client may go on with its request's body."""
+        ...
+
     async def drain(self) -> None:
         """Wait until the transport has room, or the client is gone."""
         ...
@@ -189,6 +193,8 @@ class Exchange:
         """The request is whole."""
         self.more_body = False
         self._wake.set()
+        if self.complete and not self.keep_alive:
+            self._connection.transport.close()
 
     def lose(self) -> None:
         """Nothing more of the answer can be sent."""
@@ -264,6 +270,10 @@ class Exchange:
                 self._left, self.chunked = 0, True
             elif name == b"connection":
                 closes |= b"close" in [token.strip().lower() for token in value.split(b",")]
+        if self.more_body:
+            # An answer ahead of the request's end. HAProxy 2.6 would send the next client's request
+            # on this connection where the rest of this body is missing.
+            self.keep_alive = False
         if closes:
             self.keep_alive = False
         elif not self.keep_alive:
@@ -326,7 +336,11 @@ class Exchange:
         self.complete = True
         self._wake.set()
         if not self.keep_alive:
-            self._connection.transport.close()
+            # A socket that is closed with bytes unread is reset, and the answer may be lost.
+            if self.more_body:
+                self._connection.end_writing()
+            else:
+                self._connection.transport.close()
         self._connection.answered()
 
     def _log(self, log: logging.Logger, status: int) -> None:

@@ -185,6 +185,11 @@ class Protocol(asyncio.Protocol):
         else:
             self._running.keep_alive = False
 
+    def end_writing(self) -> None:
+        """Nothing is sent any more, but the client may go on with its request's body."""
+        if self.transport.can_write_eof():  # TLS cannot
+            self.transport.write_eof()
+
     async def drain(self) -> None:
         """Wait until the transport has room, or the client is gone."""
         while self.room is not None:
@@ -238,6 +243,8 @@ class Protocol(asyncio.Protocol):
 
     def request(self, exchange: Exchange) -> None:
         """The head of a request is whole."""
+        if self.transport.is_closing():
+            return
         if self._spare is not None:
             exchange.keep_alive = False
         if self._running is None:
@@ -274,6 +281,8 @@ class Protocol(asyncio.Protocol):
                 break
             piece = view[at : at + reader.step]
             refused = reader.feed(piece)
+            if self.transport.is_closing():
+                return
             if refused is not None:
                 self._refuse(refused)
                 return
@@ -282,7 +291,6 @@ class Protocol(asyncio.Protocol):
                 return
             if reader.websocket or reader.dropped > _DROPPED:
                 self.abort()
-            if self.transport.is_closing():
                 return
             at += len(piece)
         self._wait_for_client()
@@ -355,11 +363,8 @@ class Protocol(asyncio.Protocol):
         assert self._refused is not None
         self.transport.write(refusal(self._refused, self.setup.default_headers))
         self.connections.wait(self, self.connections.lingering)
-        if self.transport.can_write_eof():
-            self.resume_reading()
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        self.resume_reading()
+        self.end_writing()
 
     def _hand_over(self, reader: RequestReader) -> None:
         """Let the server's own protocol for WebSockets have the connection."""
