@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from headwater.sql._tracking import SINCE, Tracking, quote, text
 from headwater.sql.postgresql._locks import lock_table
 from headwater.sql.postgresql._triggers import (
-    DEFINER,
+    CANONICAL,
     Function,
     Trigger,
     disabled,
@@ -68,7 +68,7 @@ def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Functi
     )
     return [
         Function("headwater_link", f"NEW.{SINCE} := {_NOW};\n  RETURN NEW;"),
-        Function(_former(tracking), former, DEFINER),
+        Function(_former(tracking), former, CANONICAL),
     ]
 
 

@@ -37,6 +37,11 @@ _CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch OR undefined_fu
 
 # Whoever writes the tracked table may write Headwater's own tables through such functions.
 DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+# The text of a value, and so a key, must not depend on the settings of a writer's session.
+CANONICAL = (
+    f"{DEFINER} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
+    "SET extra_float_digits = 1 SET bytea_output = 'hex'"
+)
 
 # The bits of a trigger in the catalogue, by the words of its definition.
 _BITS = {"ROW": 1, "STATEMENT": 0, "BEFORE": 2, "AFTER": 0}
@@ -186,11 +191,6 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             DEFINER,
         ),
     ]
-    # The text of a value, and so a key, must not depend on the settings of a writer's session.
-    canonical = (
-        f"{DEFINER} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
-        "SET extra_float_digits = 1 SET bytea_output = 'hex'"
-    )
     if tracking.keyed:
         known = dict.fromkeys((*tracking.key, *tracking.filters))
         # To a client keys are different that their type or collation takes for the same.
@@ -226,7 +226,7 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             Function(
                 function_name(tracking, "gone"),
                 f"{_guard(removals, name)}{record}\n  RETURN NULL;",
-                canonical,
+                CANONICAL,
                 "DECLARE keys jsonb; olds jsonb;",
             ),
             # A younger transaction that is over is rare; only then the first statement runs.
@@ -244,7 +244,7 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
                 f"    BEGIN\n      moved := {moved};\n"
                 f"    {_CHANGED}\n    {lacking}\n      moved := {also_moved};\n    END;\n"
                 f"    IF moved THEN\n{record}\n    END IF;\n  END IF;\n  RETURN NULL;",
-                canonical,
+                CANONICAL,
                 "DECLARE keys jsonb; olds jsonb; moved boolean;",
             ),
         ]
@@ -300,10 +300,10 @@ def schema_with(connection: sa.Connection, table: str) -> str:
     """The schema of one of Headwater's tables, as SQL: a writer may have another search_path."""
     found = run(
         connection,
-        "SELECT quote_ident(nspname) FROM pg_namespace "
+        "SELECT nspname::text FROM pg_namespace "
         f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{table}'::regclass)",
     ).scalar_one()
-    return str(found)
+    return quote(found)
 
 
 def qualified(tracking: Tracking) -> str:
