@@ -28,7 +28,7 @@ def install(
     table = tracking.table
     if not has_column:
         connection.exec_driver_sql(
-            f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
+            f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} INTEGER NOT NULL DEFAULT 0"
         )
     _drop_triggers(connection, tracking)
     for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
