@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.delivery._hub import Hub
-from headwater.sql import LiveQuery, track_table
+from headwater.sql import LiveQuery, sqlite_engine, track_table
 from headwater.sql._model import TypeOf
 from sql.query.shop import write
 from support.until import until
@@ -166,3 +167,41 @@ async def test_settings_of_sessions_change_nothing(engine, setting):
     finally:
         await hub.close()
     assert [change.removed for change in got] == [True] * len(sources)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (sa.LargeBinary(), [bytes(range(256)), b"", b"\xff"]),
+        (sa.Double(), [0.1 + 0.2, math.inf, -math.inf]),
+        (sa.Text(), ["\ue000'\"\\", "", "[]"]),
+    ],
+    ids=["blob", "real", "text"],
+)
+async def test_links_on_sqlite_lose_nothing_of_a_value(tmp_path, kind, values):
+    metadata, engine = sa.MetaData(), sqlite_engine(f"sqlite:///{tmp_path}/data.db")
+    tags = sa.Table("tags", metadata, sa.Column("tag", kind, primary_key=True))
+    words = sa.Table(
+        "words", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("tag", kind)
+    )
+    for table in (tags, words):
+        track_table(table, keyed=True)
+    joined = sa.select(words).join(tags, words.c.tag == tags.c.tag)
+    query = LiveQuery(engine, joined, key=["id"], where=["tag"])
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+            await connection.execute(tags.insert(), [{"tag": each} for each in values])
+            rows = [{"id": n, "tag": each} for n, each in enumerate([*values, None])]
+            await connection.execute(words.insert(), rows)
+        sources = [query.where(), *(query.where(tag=each) for each in values)]
+        pages = [await source.page(9) for source in sources]
+        assert [len(page.changes) for page in pages] == [3, 1, 1, 1]
+        first = words.delete().where(words.c.id == 0)
+        for statement, gone in ((first, [0]), (tags.delete(), [1, 2])):
+            await write(engine, statement)
+            pages = [await s.page(9, after=p.end) for s, p in zip(sources, pages, strict=True)]
+            found = [[c.key["id"] for c in page.changes if c.removed] for page in pages]
+            assert found == [gone, *([n] if n in gone else [] for n in range(3))]
+    finally:
+        await engine.dispose()

@@ -15,7 +15,7 @@ from headwater.sql._model import TypeOf
 from headwater.sql._values import stored_type
 from headwater.sql.postgresql._types import XID8, KeyDate, as_xid
 from headwater.sql.query._place import Counters
-from headwater.sql.sqlite._triggers import label
+from headwater.sql.sqlite._links import former_link
 
 # The columns of a table, by name, with their types in the model.
 Columns: TypeAlias = "Mapping[str, sa.types.TypeEngine[Any]]"
@@ -141,10 +141,7 @@ class SQLiteMoments(Moments):
         return sa.collate(column, "BINARY")
 
     def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
-        return FORMER, [
-            sa.func.json_extract(FORMER.c.links, f'$."{label(column)}"', type_=kind)
-            for column, kind in columns.items()
-        ]
+        return FORMER, [former_link(FORMER.c.links, *each) for each in columns.items()]
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         # Dates and UUIDs are texts, as they are stored.
