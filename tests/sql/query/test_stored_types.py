@@ -194,14 +194,14 @@ async def test_links_on_sqlite_lose_nothing_of_a_value(tmp_path, kind, values):
             await connection.execute(tags.insert(), [{"tag": each} for each in values])
             rows = [{"id": n, "tag": each} for n, each in enumerate([*values, None])]
             await connection.execute(words.insert(), rows)
-        sources = [query.where(), *(query.where(tag=each) for each in values)]
+        sources = [query.where(), query.where(tag=values[0])]
         pages = [await source.page(9) for source in sources]
-        assert [len(page.changes) for page in pages] == [3, 1, 1, 1]
+        assert [len(page.changes) for page in pages] == [3, 1]
         first = words.delete().where(words.c.id == 0)
         for statement, gone in ((first, [0]), (tags.delete(), [1, 2])):
             await write(engine, statement)
             pages = [await s.page(9, after=p.end) for s, p in zip(sources, pages, strict=True)]
             found = [[c.key["id"] for c in page.changes if c.removed] for page in pages]
-            assert found == [gone, *([n] if n in gone else [] for n in range(3))]
+            assert found == [gone, [n for n in gone if n == 0]]
     finally:
         await engine.dispose()
