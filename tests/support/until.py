@@ -28,10 +28,10 @@ async def patience(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
+        took, used = time.monotonic() - began, time.process_time() - cpu
         text = io.StringIO()
         for task in asyncio.all_tasks():
-            task.print_stack(file=text)
-        took, used = time.monotonic() - began, time.process_time() - cpu
+            task.print_stack(limit=12, file=text)
         raise TimeoutError(
             f"not within {seconds:g} s ({took:.1f} s passed, of which this process ran "
             f"{used:.1f} s); its tasks:\n{text.getvalue()}"

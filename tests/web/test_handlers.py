@@ -314,6 +314,18 @@ async def test_a_middleware_goes_on_after_a_stream_that_took_its_connection_over
         await until(lambda: outcome == ["logged"])
 
 
+async def test_a_stream_that_outlives_its_handler_ends_without_an_error(caplog):
+    async def handler(stream: EventStream):
+        stream.keep_alive()
+
+    rig = Rig(handler)
+    async with serving(rig.app) as port:
+        async with request(port, "/x") as answer:
+            await answer.until(b":\n\n")
+        await rig.all_closed()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_client_that_pipelined_while_the_handler_ran_is_seen_to_leave(sender):
     if sender == "asgi":
         return
