@@ -18,11 +18,15 @@ from headwater.sql._tracking import SINCE, Tracking, quote, text
 from headwater.sql.postgresql._locks import lock_table
 from headwater.sql.postgresql._triggers import (
     CANONICAL,
+    CHANGED,
     Function,
     Trigger,
     disabled,
     make,
+    object_of,
+    present_in,
     qualified,
+    renewed_without,
     run,
     schema_with,
     short_name,
@@ -57,18 +61,20 @@ def triggers(tracking: Tracking, links: Sequence[str]) -> dict[str, Trigger]:
 
 def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Function]:
     """The functions that these triggers call. ``own``: the quoted schema of Headwater's tables."""
-    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
+    name = text(tracking.name)
     former = (
         f"IF pg_catalog.to_regclass({text(f'{own}.headwater_former_links')}) IS NULL THEN\n"
         "    RETURN NULL;\n  END IF;\n"
+        f"  BEGIN\n    olds := {object_of(links, 'OLD')};\n"
+        f"  {CHANGED}\n    {renewed_without(links, f'{own}.headwater_links', name)}\n"
+        f"    olds := {present_in(links, 'OLD')};\n  END;\n"
         f"  INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
-        f"  VALUES ({text(tracking.name)}, {_NOW}, OLD.{SINCE}, "
-        f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
+        f"  VALUES ({name}, {_NOW}, OLD.{SINCE}, olds, pg_catalog.clock_timestamp());\n"
         "  RETURN NULL;"
     )
     return [
         Function("headwater_link", f"NEW.{SINCE} := {_NOW};\n  RETURN NEW;"),
-        Function(_former(tracking), former, CANONICAL),
+        Function(_former(tracking), former, CANONICAL, "DECLARE olds jsonb;"),
     ]
 
 
