@@ -264,7 +264,9 @@ def _asked_lite(number: int, shape: Shape) -> sa.FromClause:
 
 def _asked_array(number: int, shape: Shape, types: Mapping[Any, str | None]) -> sa.FromClause:
     name = f"asked_{number}"
-    kinds: list[Any] = [sa.Integer(), *shape.kinds]
+    # The drivers send a single float as the longer type too, where a REAL is compared with it.
+    floats = [sa.Double() if isinstance(kind, sa.Float) else kind for kind in shape.kinds]
+    kinds: list[Any] = [sa.Integer(), *floats]
     names = [name, *(f"{name}_{at}" for at in range(len(shape.kinds)))]
     arrays = [_array(each, kind, types.get(kind)) for each, kind in zip(names, kinds, strict=True)]
     columns = [sa.column(f"value_{at - 1}", kind) for at, kind in enumerate(kinds) if at]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, BIT, INET
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from headwater.delivery._hub import Hub
@@ -205,3 +205,35 @@ async def test_links_on_sqlite_lose_nothing_of_a_value(tmp_path, kind, values):
             assert found == [gone, [n for n in gone if n == 0]]
     finally:
         await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored", "found"),
+    [
+        (INET, "10.0.0.1", "10.0.0.1/32", True),
+        (BIT(4), "1010", "1010", True),
+        (sa.REAL, 0.1, "0.1", False),
+        (sa.Time(timezone=True), time(12, tzinfo=UTC), "14:00+02", False),
+    ],
+    ids=["inet", "bit", "real", "time"],
+)
+async def test_the_database_says_what_equals_a_value(engine, kind, value, stored, found):
+    table = notes(id=sa.Integer, value=kind)
+    query = LiveQuery(engine, sa.select(table), key=["id"], where=["value"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    source, hub, got = query.where(value=value), Hub(), []
+    page, every = await source.page(9), []
+    await hub.subscribe(source, got.extend)
+    await hub.subscribe(query.where(), every.extend)
+    try:
+        for at, statement in enumerate(
+            (f"INSERT INTO notes (id, value) VALUES (1, '{stored}')", "DELETE FROM notes")
+        ):
+            await write(engine, sa.text(statement))
+            await until(lambda at=at: len(every) == at + 1)
+            page = await source.page(9, after=page.end)
+            assert len(page.changes) == found
+            assert len(got) == found * (at + 1)
+    finally:
+        await hub.close()
