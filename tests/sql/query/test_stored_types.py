@@ -237,3 +237,16 @@ async def test_the_database_says_what_equals_a_value(engine, kind, value, stored
             assert len(got) == found * (at + 1)
     finally:
         await hub.close()
+
+
+async def test_a_link_of_a_type_without_equality(engine):
+    table = notes(id=sa.Integer, extra=sa.JSON(none_as_null=True))
+    query = LiveQuery(engine, sa.select(table).where(table.c.extra.is_not(None)), key=["id"])
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+    page = await query.where().page(9)
+    for extra, changes in (({"a": 1}, [False]), ({"a": 2}, [False]), (None, [True])):
+        await write(engine, sa.text("INSERT INTO notes (id) VALUES (1) ON CONFLICT DO NOTHING"))
+        await write(engine, table.update().values(extra=extra))
+        page = await query.where().page(9, after=page.end)
+        assert [change.removed for change in page.changes] == changes

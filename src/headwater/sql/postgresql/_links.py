@@ -45,16 +45,18 @@ _OWN = sa.text(
 def triggers(tracking: Tracking, links: Sequence[str]) -> dict[str, Trigger]:
     """The triggers of a table's links, by kind."""
     since = f"NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE}"
-    moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
+    # Some types, such as json, have no equality: the bytes are compared.
+    before, after = (", ".join(f"{row}.{quote(c)}" for c in links) for row in ("OLD", "NEW"))
+    moved = f"ROW({before})::record *<> ROW({after})::record"
     linked = f"({moved} OR OLD.{SINCE} > {_NOW}) OR {since}"
     mark, keep = "headwater_link", _former(tracking)
     new = f"NEW.{SINCE} IS DISTINCT FROM {_NOW}"
     # A change of the column by others counts as a change of the links, too.
-    after, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
+    told, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
     return {
         "link_insert": Trigger("BEFORE INSERT", "ROW", mark, condition=new),
         "link_update": Trigger("BEFORE UPDATE", "ROW", mark, condition=linked),
-        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=after),
+        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=told),
         "link_deleted": Trigger("AFTER DELETE", "ROW", keep, condition=gone),
     }
 
