@@ -655,6 +655,29 @@ async def test_a_handler_of_the_application_may_be_an_object(recwarn):
     assert not [each for each in recwarn if "never awaited" in str(each.message)]
 
 
+@pytest.mark.parametrize("path", ["/notes", "/notes/stream", "/ticks"])
+async def test_an_error_that_the_application_answers_with_500_is_answered(path):
+    """It is no fault of the server for which nobody has an answer."""
+    app, live = FastAPI(), LiveRouter()
+
+    @app.exception_handler(LookupError)
+    async def lost(_: Request, error: Exception) -> Response:
+        return JSONResponse({"lost": str(error)}, 500)
+
+    @live.feed("/notes", item=Item)
+    async def notes() -> Source:
+        raise IndexError("a note")
+
+    @live.get("/ticks", sse=True)
+    async def ticks(stream: EventStream) -> None:
+        raise IndexError("a note")
+
+    app.include_router(live)
+    async with LiveClient(app) as client:
+        answer = await client.get(path, headers={"Accept": "*/*"})
+    assert (answer.status_code, answer.json()) == (500, {"lost": "a note"})
+
+
 def headers_of_mine(response: Response) -> None:
     """A dependency that sets what is the feed's to say, and a header of its own."""
     response.headers["etag"] = '"mine"'

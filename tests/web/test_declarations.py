@@ -164,6 +164,8 @@ def test_routes_that_take_a_stream_or_return_a_source_by_mistake():
         LiveRouter().get("/notes")(notes)
     with refused("/ticks: dependencies=[", "write a list of Depends(...) or guard(...)"):
         LiveRouter().get("/ticks", sse=True, dependencies=[notes])(ticks)
+    with refused("/ticks: status_code=201: a stream is answered with 200; for another one"):
+        LiveRouter().post("/ticks", sse=True, status_code=201)(ticks)
     with refused("install('app'): write a FastAPI application"):
         LiveRouter().install("app")
     with refused("guard(Depends(", "write a function, such as guard(check), without Depends("):
@@ -292,6 +294,18 @@ async def test_a_router_that_is_included_before_its_routes():
         return
     with refused("the application misses", "other_notes(): FastAPI before 0.150 copies"):
         await started(app)
+
+
+async def test_an_application_with_none_of_a_routers_routes_is_named_in_the_log(caplog):
+    """As FastAPI before 0.150 is left with, if the router is included before all of its routes."""
+    live = LiveRouter()
+    live.feed("/notes", item=Item)(notes)
+    async with live.lifespan_context(FastAPI()):
+        pass
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert (
+        "test_declarations.notes(): include the LiveRouter after its routes" in record.getMessage()
+    )
 
 
 async def test_a_router_that_is_used_in_a_thread():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from fastapi import (
     APIRouter,
@@ -213,3 +215,61 @@ async def test_the_guards_of_an_application_hold_for_its_websockets(allowed):
     scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b""}
     await app(scope, receive, send)
     assert sent == ["websocket.accept" if allowed else "websocket.close"]
+
+
+async def test_what_guards_hold_is_closed_before_a_route_with_a_body_runs():
+    """A request that holds two connections of a pool can wait for ever for the second one."""
+    held: list[int] = []
+
+    async def session() -> AsyncIterator[int]:
+        assert not held
+        held.append(1)
+        yield 1
+        held.pop()
+
+    async def check(_: int = Depends(session)) -> None: ...
+
+    app, router = FastAPI(), APIRouter(route_class=GuardedRoute)
+
+    @router.post("/things", dependencies=[guard(check)])
+    async def create(item: Item, _: int = Depends(session)) -> int:
+        return len(held)
+
+    app.include_router(router)
+    async with LiveClient(app) as client:
+        answer = await client.post("/things", json={"n": 1})
+    assert (answer.json(), held) == (1, [])
+
+
+class Session:
+    open = False
+
+
+async def a_session() -> AsyncIterator[Session]:
+    session = Session()
+    session.open = True
+    yield session
+    session.open = False
+
+
+async def a_user(session: Session = Depends(a_session)) -> Session:
+    return session
+
+
+async def test_what_a_handler_takes_of_a_guard_is_of_the_handlers_session():
+    """A change of a row that another session has read, and that is closed, would be lost."""
+    app, router = FastAPI(), APIRouter(route_class=GuardedRoute)
+    router.dependencies.append(guard(a_user))
+
+    def friend(user: Session = Depends(a_user)) -> Session:
+        return user
+
+    @router.post("/things")
+    async def create(
+        item: Item, session: Session = Depends(a_session), user: Session = Depends(friend)
+    ) -> bool:
+        return user is session and user.open
+
+    app.include_router(router)
+    async with LiveClient(app) as client:
+        assert (await client.post("/things", json={"n": 1})).json() is True

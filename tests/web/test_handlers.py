@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from fastapi import BackgroundTasks, Depends, HTTPException, Request
+from pydantic import BaseModel
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from headwater.delivery._direct_sender import DirectSender
 from headwater.eventlog import MemoryLog
@@ -24,6 +27,10 @@ from support.application import Application
 from support.http import request
 from support.server import serving
 from support.until import until
+
+
+class Item(BaseModel):
+    n: int
 
 
 class Rig:
@@ -312,6 +319,35 @@ async def test_a_middleware_goes_on_after_a_stream_that_took_its_connection_over
             await answer.until(b":\n\n")
             go_on.set()
         await until(lambda: outcome == ["logged"])
+
+
+@pytest.mark.parametrize("path", ["/x", "/notes?wait=60"])
+async def test_a_client_that_leaves_before_its_answer_is_no_error_for_middleware(path):
+    """`BaseHTTPMiddleware` fails where it gets no answer, and each such client would be a 500."""
+    started, outcome = asyncio.Event(), []
+
+    class Log(BaseHTTPMiddleware):
+        async def dispatch(self, request, call_next):
+            answer = await call_next(request)
+            outcome.append(answer.status_code)
+            return answer
+
+    async def handler(stream: EventStream):
+        started.set()
+        await asyncio.Event().wait()
+
+    rig = Rig(handler, sse=SSE(linger=0.05), middleware=Log)
+
+    @rig.live.feed("/notes", item=Item)
+    async def notes() -> Source:
+        return MemoryLog().topic("notes")
+
+    async with serving(rig.app) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await until(lambda: started.is_set() or rig.live.stats.waiting == 1)
+        writer.transport.abort()
+        await until(lambda: outcome == [499])
 
 
 async def test_a_stream_that_outlives_its_handler_ends_without_an_error(caplog):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 
+import fastapi
 import pytest
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, create_model
 
@@ -18,6 +21,12 @@ from support.application import Application
 
 class Item(BaseModel):
     id: str
+
+
+class Shared(BaseModel):
+    """Of the application too. As input and as output it has another schema."""
+
+    price: Decimal
 
 
 def installed() -> tuple[FastAPI, LiveRouter]:
@@ -93,17 +102,31 @@ def test_what_a_streaming_route_refuses_is_described_as_it_is_answered(kind):
     assert list(refused["content"]) == ["application/problem+json"]
 
 
-def test_errors_of_a_stream_that_the_application_describes_are_json():
-    app, live = installed()
+@pytest.mark.skipif(fastapi.__version__ == "0.115.0", reason="FastAPI 0.115.1 describes them")
+@pytest.mark.parametrize("version", [None, "3.2"])
+def test_errors_of_a_stream_that_the_application_describes_are_json(version):
+    """Also those that it describes for a whole router or application, in any OpenAPI."""
+    error = {"model": Item}
+    live = LiveRouter(responses={402: error})
+    app = Application(live, responses={418: error})
+    live.install(app, openapi=version)
 
-    @live.feed("/f", item=Item, responses={404: {"model": Item}, "default": {"model": Item}})
+    @live.feed("/f", item=Item, responses={404: error, "default": error})
     async def f() -> Source: ...
 
-    for path in ("/f", "/f/stream"):
+    @live.get("/events", sse=True, responses={404: error, "default": error})
+    async def events(stream: EventStream) -> None: ...
+
+    @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann", responses={"default": error})
+    async def run(run: Run) -> None: ...
+
+    for path in ("/f", "/f/stream", "/events", "/runs/{run_id}/stream"):
         responses = described(app)["paths"][path]["get"]["responses"]
-        for status in ("404", "default"):
+        for status in {"402", "418", "404", "default"} - ({"404"} if "run" in path else set()):
             schema = {"$ref": "#/components/schemas/Item"}
             assert responses[status]["content"] == {"application/json": {"schema": schema}}
+        if path != "/f":
+            assert list(responses["200"]["content"]) == ["text/event-stream"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate Operation ID")  # FastAPI gives one for each route
@@ -154,6 +177,7 @@ def test_no_model_of_the_application_gets_another_name():
         app = FastAPI()
         for name in NAMES:
             app.get(f"/{name}", response_model=create_model(name, mine=(int, ...)))(lambda: None)
+        app.get("/shared", response_model=Shared)(lambda: None)
         return app
 
     app, live = application(), LiveRouter()
@@ -163,6 +187,9 @@ def test_no_model_of_the_application_gets_another_name():
 
     @live.feed("/order", item=Item, event="order", envelope={"data": ...})
     async def others() -> Source: ...
+
+    @live.feed("/shared/live", item=Shared)
+    async def shared() -> Source: ...
 
     @live.run("/runs", Runs(MemoryLog()), owner=lambda: "ann")
     async def run(run: Run) -> None: ...
@@ -188,6 +215,42 @@ def test_a_page_is_described_as_json_whatever_the_default_response_is():
 def test_install_changes_a_document_that_was_made_before():
     app, live = FastAPI(), LiveRouter()
     assert app.openapi()["openapi"].startswith("3.1")
+    live.install(app, openapi="3.2")
+    assert app.openapi()["openapi"] == "3.2.0"
+
+
+def test_what_the_application_says_of_runs_is_said_of_all_their_routes():
+    app, live = FastAPI(), LiveRouter()
+    key = {"name": "X-Key", "in": "header", "schema": {"type": "string"}}
+    extra = {"parameters": [key], "x-internal": True}
+
+    @live.run(
+        "/works",
+        Runs(MemoryLog()),
+        owner=lambda: "ann",
+        operation_id="work",
+        openapi_extra=extra,
+        responses={418: {"description": "A teapot"}},
+    )
+    async def works(run: Run) -> None: ...
+
+    app.include_router(live)
+    operations = [each for path in described(app)["paths"].values() for each in path.values()]
+    ids = ["work", "work_list", "work_list_stream"]
+    ids += [f"work_{name}" for name in ("state", "stream", "cancel", "delete")]
+    assert sorted(each["operationId"] for each in operations) == sorted(ids)
+    for each in operations:
+        assert each["responses"]["418"]["description"] == "A teapot"
+        assert each["x-internal"] is True
+        assert key in each["parameters"]
+        for status in ("401", "422"):
+            assert list(each["responses"][status]["content"]) == ["application/problem+json"]
+
+
+def test_install_says_the_version_of_a_document_that_the_application_makes():
+    """By `get_openapi`, as FastAPI documents it, which takes the version as an argument."""
+    app, live = FastAPI(), LiveRouter()
+    app.openapi = lambda: get_openapi(title="Mine", version="1", routes=app.routes)
     live.install(app, openapi="3.2")
     assert app.openapi()["openapi"] == "3.2.0"
 

@@ -49,6 +49,12 @@ class EventRouter(APIRouter):
         settings = SSE() if sse is True else sse
         if not isinstance(settings, SSE):
             raise DeclarationError(f"{path}: sse={sse!r}: write True or SSE(...)")
+        status = options.get("status_code") or 200
+        if settings.kind == "only" and status != 200:
+            raise DeclarationError(
+                f"{path}: status_code={status!r}: a stream is answered with 200; for another one "
+                "its handler calls `stream.send_headers(status)` before it sends"
+            )
         check_dependencies(path, options.get("dependencies") or ())
         handler = event_endpoint(endpoint, path, settings, self._settings)
         options = event_options(settings, options)

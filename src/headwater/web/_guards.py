@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -33,12 +33,15 @@ from starlette.types import Scope
 
 from headwater.errors import DeclarationError
 from headwater.web._plan import Plan
+from headwater.web._remembered_request import own_stacks, stacks_of
 from headwater.web._user_functions import (
     as_coroutine,
     asked_for,
     is_generator_function,
     parameters_of,
+    readable_parameters,
     taking,
+    unaliased,
 )
 
 # A permission, a guard, or several of these.
@@ -68,7 +71,7 @@ def guard(call: Callable[..., Any], permission: str | None = None) -> Any:
 
     ``call`` raises Problem or HTTPException with 401, 403 or 404. The routes must be of a
     LiveRouter, or of an APIRouter with ``route_class=GuardedRoute``. On a route with a body
-    ``call`` runs once, and what it depends on may run twice.
+    ``call`` runs once unless the handler depends on it too, and what it depends on may run twice.
     """
     if not callable(call):
         raise DeclarationError(
@@ -193,6 +196,7 @@ class Once:
         value = await self._run(**values)
         after = [] if response is None else response.raw_headers
         decided[id(self)] = _Decided(
+            self.call,
             value,
             added=[pair for pair in after if pair not in before],
             removed=[pair for pair in before if pair not in after],
@@ -209,14 +213,34 @@ class Once:
         return hash(self.call)
 
 
-def decide_again(scope: Scope) -> None:
-    """Let the guards of a request decide anew: much time has passed since."""
-    scope.pop(_DECIDED, None)
+def decide_again(scope: Scope, calls: Collection[Any] | None = None) -> None:
+    """Let the guards of a request decide anew: those with these functions, or all."""
+    decided: dict[int, _Decided] = scope.pop(_DECIDED, {})
+    if calls is not None:
+        scope[_DECIDED] = {k: each for k, each in decided.items() if each.call not in calls}
+
+
+def _dependencies_of(call: Any) -> list[Any]:
+    """The functions that a handler depends on, and those that they depend on.
+
+    What a guard returns to a handler must come of the dependencies that the handler has, such as
+    its session of the database.
+    """
+    found = [call]
+    for each in found:
+        for parameter in readable_parameters(each):
+            annotation, notes = unaliased(parameter.annotation)
+            for mark in (parameter.default, *notes):
+                if isinstance(mark, params.Depends):
+                    needed = mark.dependency or annotation
+                    found += [needed] if needed not in found else []
+    return found
 
 
 class _Decided(NamedTuple):
     """What a guard came to, and what it did to the response: both hold for the whole request."""
 
+    call: Any
     value: Any
     added: list[tuple[bytes, bytes]]
     removed: list[tuple[bytes, bytes]]
@@ -252,11 +276,14 @@ class GuardedRoute(APIRoute):
         handler = super().get_route_handler()
         if not takes_body(self):
             return handler
+        taken = _dependencies_of(self.endpoint)
 
         async def guarded(request: Request) -> Response:
             guards = guards_of(self, request)
             if guards is not None:
-                await guards.get_route_handler()(request)
+                async with own_stacks(request.scope, stacks_of(request.scope)):
+                    await guards.get_route_handler()(request)
+                decide_again(request.scope, taken)
             return await handler(request)
 
         return guarded

@@ -28,7 +28,8 @@ def check_inclusions(app: Any, endpoints: Iterable[Any]) -> None:
         endpoints: those of the router.
 
     Raises DeclarationError for a route that another route of Headwater's is in front of, and for
-    one that the application misses. Logs a warning where a route of the application is in front.
+    one that the application misses. Logs a warning where a route of the application is in front,
+    and where the application has none of them.
     """
     before: list[tuple[re.Pattern[str], set[str], Any]] = []
     # By identity: an application's endpoint may be an object that cannot be in a set.
@@ -43,8 +44,16 @@ def check_inclusions(app: Any, endpoints: Iterable[Any]) -> None:
                     _report(path, sorted(theirs & methods)[0], endpoint, other)
                     break
         before.append((_pattern(path), methods, endpoint))
-    if missing and missing != ours:
-        names = ", ".join(sorted({_name(each) for each in missing.values()}))
+    names = ", ".join(sorted({_name(each) for each in missing.values()}))
+    if missing and missing == ours:
+        # It may be the application around the one that includes the router.
+        logger.warning(
+            "the application whose lifespan runs has none of %s: include the LiveRouter after its "
+            "routes are declared, or enter `inner.router.lifespan_context(inner)` with the "
+            "application that includes it",
+            names,
+        )
+    elif missing:
         raise DeclarationError(
             f"the application misses {names}: FastAPI before 0.150 copies a router's routes when "
             "it includes it, so include the LiveRouter after all of its routes are declared"

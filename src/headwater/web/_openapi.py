@@ -9,9 +9,10 @@ a ``schema`` with one branch for each event; 3.2 has ``itemSchema`` for that, an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import fastapi
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
@@ -82,20 +83,40 @@ _STREAM = (
 )
 
 
-class EventsDescribed(JSONResponse):
-    """Names the media type of a stream whose events have a model. It is never sent."""
+class _StreamContent(dict[str, Any]):
+    """The ``content`` of a stream's answer, whose model FastAPI takes for JSON.
+
+    FastAPI puts the models of all answers of a route under the media type of its response class,
+    and under JSON where that has none. So errors are JSON, and the stream says here what it is.
+    """
+
+    def setdefault(self, _: str, default: Any = None) -> Any:
+        return super().setdefault(_EVENT_STREAM, default)
+
+
+class _EventsDescribed(JSONResponse):
+    """Names the media type of all answers of a route. It is never sent."""
 
     media_type = _EVENT_STREAM
 
 
-class _EventStream(Response):
-    """Names the media type of a stream. It is never sent."""
+def stream_options(events: Any, description: str, responses: Mapping[Any, Any]) -> dict[str, Any]:
+    """FastAPI's options for a route that answers with a stream.
 
-    media_type = _EVENT_STREAM
+    Arguments:
+        events: the model of one event.
+        responses: what else the route answers.
+    """
+    made: dict[str, Any] = {"response_description": description, "responses": {**responses}}
+    if fastapi.__version__ == "0.115.0":
+        # It would describe the model as input, and give models of the application other names.
+        return {**made, "response_model": events, "response_class": _EventsDescribed}
+    made["responses"][200] = {"model": events, "content": _StreamContent()}
+    return {**made, "response_model": None, "response_class": Response}
 
 
 def feed_options(
-    half: FeedHalf, page: type[BaseModel], options: dict[str, Any], *, guarded: bool
+    half: FeedHalf, page: type[BaseModel], options: Mapping[str, Any], *, guarded: bool
 ) -> dict[str, Any]:
     """FastAPI's options for one half of a feed.
 
@@ -103,46 +124,55 @@ def feed_options(
         page: the model of a page.
         options: the user's own.
     """
-    statuses = [401, 403] if guarded else []
-    made = dict(options)
+    refused = [401, 403] if guarded else []
     if half.streams:
-        made["response_model"] = events_model(half.declaration, page)
-        made["response_class"] = EventsDescribed
-        made["response_description"] = _STREAM
-        statuses += [406, 422]
+        events = events_model(half.declaration, page)
+        made = stream_options(events, _STREAM, problem_responses([*refused, 406, 422]))
     else:
-        made["response_model"] = page
         # Whatever the application's default is, a page is JSON.
-        made["response_class"] = JSONResponse
-        statuses += [410, 422, 503]
-    made["responses"] = {**problem_responses(statuses), **(options.get("responses") or {})}
+        made = {"response_model": page, "response_class": JSONResponse}
+        made["responses"] = problem_responses([*refused, 410, 422, 503])
+    parameters = described(half.declaration.feed.page_limit, stream=half.streams)
+    made["openapi_extra"] = {"parameters": parameters}
+    return with_own(made, options, half.suffix.replace("/", "_"))
+
+
+def with_own(made: dict[str, Any], options: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """FastAPI's options for one of several routes: our own, and the user's for all of them.
+
+    Arguments:
+        suffix: makes an ``operation_id`` that of this route.
+    """
+    found = {**options, **made}
+    ours, own = made.get("responses", {}), options.get("responses") or {}
+    found["responses"] = {**ours, **own}
+    if 200 in ours:
+        found["responses"][200] = {**own.get(200, {}), **ours[200]}
     if options.get("operation_id"):
-        made["operation_id"] = options["operation_id"] + half.suffix.replace("/", "_")
+        found["operation_id"] = options["operation_id"] + suffix
     extra = dict(options.get("openapi_extra") or {})
-    extra["parameters"] = [
+    parameters = [
         *extra.get("parameters", []),
-        *described(half.declaration.feed.page_limit, stream=half.streams),
+        *made.get("openapi_extra", {}).get("parameters", []),
     ]
-    made["openapi_extra"] = extra
-    return made
+    found["openapi_extra"] = extra | ({"parameters": parameters} if parameters else {})
+    return found
 
 
-def event_options(sse: SSE, options: dict[str, Any]) -> dict[str, Any]:
+def event_options(sse: SSE, options: Mapping[str, Any]) -> dict[str, Any]:
     """FastAPI's options for a route with ``sse=``; the user's own come first."""
     made = dict(options)
     own = options.get("responses") or {}
-    responses = problem_responses([422])
+    statuses = [422]
     if sse.kind == "only":
         made["response_model"] = None
-        made.setdefault("response_class", _EventStream)
+        made.setdefault("response_class", Response)
         made.setdefault("response_description", "The stream.")
-        responses |= problem_responses([406])
-    else:
-        stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
-        answer = own.get(200, {})
-        content = {_EVENT_STREAM: stream, **answer.get("content", {})}
-        own = {**own, 200: {**answer, "content": content}}
-    made["responses"] = {**responses, **own}
+        statuses.append(406)
+    stream = {"schema": {"type": "string", "contentMediaType": _EVENT_STREAM}}
+    answer = own.get(200, {})
+    answer = {**answer, "content": {_EVENT_STREAM: stream, **answer.get("content", {})}}
+    made["responses"] = {**problem_responses(statuses), **own, 200: answer}
     return made
 
 
@@ -175,6 +205,7 @@ def install_openapi(app: FastAPI, *, item_schemas: bool, problems: bool) -> None
             if problems:
                 _describe_problems(document)
             if item_schemas:
+                document["openapi"] = app.openapi_version
                 _describe_items(document)
             app.openapi_schema = document
         return app.openapi_schema
@@ -211,14 +242,9 @@ def _describe_items(document: dict[str, Any]) -> None:
     for operation in _operations(document):
         for status, response in operation.get("responses", {}).items():
             content = response.get("content", {})
-            if "schema" not in content.get(_EVENT_STREAM, {}):
-                continue
-            if status.startswith("2"):
-                schema = content[_EVENT_STREAM]["schema"]
+            schema = content.get(_EVENT_STREAM, {}).get("schema")
+            if schema is not None and status.startswith("2"):
                 content[_EVENT_STREAM] = {"itemSchema": _inlined(schema, schemas, inlined)}
-            else:
-                # FastAPI describes the models of all responses by the route's media type.
-                content["application/json"] = content.pop(_EVENT_STREAM)
     _drop_unused(document, list(inlined))
 
 

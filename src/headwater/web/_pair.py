@@ -31,7 +31,7 @@ from headwater.web._refused_values import refused_values
 from headwater.web._responders import Admission, Call, Planned, Responder, take_place
 from headwater.web._rights import CHANGED
 from headwater.web._stream_limits import StreamPlace
-from headwater.web._whole_responses import StreamRefusedError, send_response
+from headwater.web._whole_responses import StreamRefusedError, answer_nobody, send_response
 from headwater.web.asgi import Connection, Scope, last_event_id, send_head
 
 # Answers whose tag is remembered, for each feed.
@@ -207,6 +207,7 @@ class PageHalf(FeedHalf):
         if revision is None or then != revision or not _matches(held, tag):
             answer = await self._read(asked)
             if answer is None:
+                await answer_nobody(asked.call.send)
                 return
             body, tag = answer
             if revision is not None:

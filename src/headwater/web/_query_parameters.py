@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastapi import params
@@ -12,7 +11,7 @@ from pydantic import BaseModel
 
 from headwater.errors import DeclarationError
 from headwater.web._paging import NAMES
-from headwater.web._user_functions import parameters_of, unaliased
+from headwater.web._user_functions import readable_parameters, unaliased
 
 
 def check_paging_parameters(
@@ -34,7 +33,7 @@ def check_paging_parameters(
         if id(call) in seen:
             continue
         seen.add(id(call))
-        for parameter in _parameters(call):
+        for parameter in readable_parameters(call):
             annotation, notes = unaliased(parameter.annotation)
             marks = [parameter.default, *notes]
             depends = [each for each in marks if isinstance(each, params.Depends)]
@@ -74,11 +73,3 @@ def _check(feed: str, who: str, name: str, annotation: Any, query: list[params.Q
 def _dependency(call: Any) -> tuple[str, Any]:
     """How an error names a dependency, and its function."""
     return f"its dependency {getattr(call, '__name__', type(call).__name__)}()", call
-
-
-def _parameters(call: Any) -> Iterator[inspect.Parameter]:
-    try:
-        yield from parameters_of(call, "").values()
-    except (DeclarationError, TypeError, ValueError):
-        # FastAPI has its own word on a signature that cannot be read.
-        return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 # Headers in which requests of one caller differ without meaning another right.
@@ -45,8 +45,7 @@ class RememberedRequest:
     __slots__ = ("_common", "_own", "_rare", "_stacks", "name")
 
     def __init__(self, scope: Mapping[str, Any], common: dict[str, Any]) -> None:
-        # Frameworks may keep what closes their dependencies in the scope; each run has its own.
-        self._stacks = tuple(key for key in scope if isinstance(scope[key], AsyncExitStack))
+        self._stacks = stacks_of(scope)
         shared = {
             key: value
             for key, value in scope.items()
@@ -100,11 +99,27 @@ class RememberedRequest:
             if message["type"] == "http.response.start":
                 status = message["status"]
 
-        async with AsyncExitStack() as stack:
-            for key in self._stacks:
-                scope[key] = await stack.enter_async_context(AsyncExitStack())
+        async with own_stacks(scope, self._stacks):
             await app(scope, _no_body, send)
         return status, scope
+
+
+def stacks_of(scope: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys under which frameworks keep what closes the dependencies of a request."""
+    return tuple(key for key in scope if isinstance(scope[key], AsyncExitStack))
+
+
+@asynccontextmanager
+async def own_stacks(scope: MutableMapping[str, Any], keys: Iterable[str]) -> AsyncIterator[None]:
+    """Close the dependencies of what runs inside when it ends, not with those of the request."""
+    before = {key: scope[key] for key in keys if key in scope}
+    try:
+        async with AsyncExitStack() as stack:
+            for key in keys:
+                scope[key] = await stack.enter_async_context(AsyncExitStack())
+            yield
+    finally:
+        scope.update(before)
 
 
 async def _no_body() -> dict[str, Any]:

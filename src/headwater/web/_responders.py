@@ -23,7 +23,7 @@ from headwater.web._negotiation import (
 from headwater.web._remembered_request import RECHECK, RememberedRequest
 from headwater.web._rights import Holder, Verdict, verdict_of
 from headwater.web._stream_limits import LimitReachedError, StreamPlace
-from headwater.web._whole_responses import StreamRefusedError
+from headwater.web._whole_responses import StreamRefusedError, answer_nobody
 from headwater.web.asgi import (
     SSE,
     Connection,
@@ -285,8 +285,10 @@ class EventResponder(Responder):
                 stream.close()
             await connection.hold(stream, stays=plan is not None and plan.background is not None)
         else:
-            # It was answered as a normal route, or its client has gone.
             stream.release()
+            if not call.send.begun:
+                # It was not answered as a normal route either: its client has gone.
+                await answer_nobody(call.send)
         return plan
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response, params
@@ -15,6 +15,7 @@ from headwater.runs import Run, State, SyncRun
 from headwater.web._guards import Guard, guard_of
 from headwater.web._live import Settings
 from headwater.web._live_route import set_responder
+from headwater.web._openapi import with_own
 from headwater.web._plan import Plan
 from headwater.web._run_openapi import OPTIONS
 from headwater.web._run_routes import ROUTES, Asked, RunRoute, StartRoute
@@ -87,12 +88,20 @@ class RunEndpoints:
             sign(taken, [self._parameters[name] for name in sorted(in_path)], None)
             yield Depends(taken)
 
-    def routes(self) -> Iterator[tuple[type[RunRoute], Callable[..., Any], dict[str, Any]]]:
-        """Each route, with its endpoint and FastAPI's options."""
-        name = self._call.__name__
-        yield StartRoute, self._start(), {**OPTIONS["start"], "name": name}
-        for route in ROUTES[1:]:
-            yield route, self._known(route), {**OPTIONS[route.name], "name": f"{name}_{route.name}"}
+    def routes(
+        self, options: Mapping[str, Any]
+    ) -> Iterator[tuple[type[RunRoute], Callable[..., Any], dict[str, Any]]]:
+        """Each route, with its endpoint and FastAPI's options.
+
+        Arguments:
+            options: the user's own, for all of them.
+        """
+        for route in ROUTES:
+            starts = route is StartRoute
+            suffix = "" if starts else f"_{route.name}"
+            made = with_own(OPTIONS[route.name], options, suffix)
+            made["name"] = self._call.__name__ + suffix
+            yield route, self._start() if starts else self._known(route), made
 
     def _start(self) -> Callable[..., Any]:
         call, run = self._call, self._run

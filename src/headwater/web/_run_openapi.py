@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, RootModel
 
 from headwater.web._feed_models import HeadwaterError, HeadwaterReset, event_model
-from headwater.web._openapi import EventsDescribed, problem_responses
+from headwater.web._openapi import problem_responses, stream_options
 from headwater.web._run_item import HeadwaterRunItem
 
 
@@ -68,6 +68,11 @@ _KEY = {
 }
 
 
+def _problems(*statuses: int) -> dict[Any, Any]:
+    """Every route may refuse its caller, and checks its parameters."""
+    return problem_responses([401, 403, *statuses, 422])
+
+
 # FastAPI's options of the routes, by their names.
 OPTIONS: dict[str, dict[str, Any]] = {
     "start": {
@@ -75,21 +80,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "response_model": HeadwaterRun,
         "response_description": "The run, which has begun or waits. `Location` is its address. A "
         "client that accepts an event stream gets the run's stream.",
-        "responses": problem_responses([409, 413, 422, 429, 503]),
+        "responses": _problems(409, 413, 429, 503),
         "openapi_extra": {"parameters": [_KEY]},
     },
     "state": {
         "response_model": HeadwaterRun,
-        "responses": problem_responses([404, 422, 503]),
+        "responses": _problems(404, 503),
     },
     "stream": {
-        "response_model": HeadwaterRunEvents,
-        "response_class": EventsDescribed,
-        "response_description": _STREAM,
-        "responses": {
-            204: {"description": "The client has the `end` already."},
-            **problem_responses([404, 406]),
-        },
+        **stream_options(
+            HeadwaterRunEvents,
+            _STREAM,
+            {
+                204: {"description": "The client has the `end` already."},
+                **_problems(404, 406),
+            },
+        )
     },
     "cancel": {
         "status_code": 202,
@@ -97,13 +103,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "response_description": "The run is cancelled, and ends soon.",
         "responses": {
             200: {"model": HeadwaterRun, "description": "The run had ended before."},
-            **problem_responses([404, 503]),
+            **_problems(404, 503),
         },
     },
     "delete": {
         "status_code": 204,
         "response_model": None,
         "response_description": "The run and its output were removed.",
-        "responses": problem_responses([404, 409, 503]),
+        "responses": _problems(404, 409, 503),
     },
 }

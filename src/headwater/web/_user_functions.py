@@ -100,6 +100,12 @@ def parameters_of(call: Callable[..., Any], where: str) -> dict[str, inspect.Par
     return found
 
 
+def readable_parameters(call: Any) -> Iterator[inspect.Parameter]:
+    """The same of a dependency. None if FastAPI cannot read them either, and has its own word."""
+    with contextlib.suppress(DeclarationError, TypeError, ValueError):
+        yield from parameters_of(call, "").values()
+
+
 def unaliased(annotation: Any) -> tuple[Any, list[Any]]:
     """What an annotation stands for, without ``Annotated`` and ``type X = ...``; and its notes."""
     notes: list[Any] = []

@@ -24,6 +24,14 @@ async def send_response(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
+async def answer_nobody(send: Send) -> None:
+    """Answer a client that has left: middleware such as ``BaseHTTPMiddleware`` needs an answer.
+
+    Servers drop it. Logs and metrics in the middleware know the status from nginx.
+    """
+    await send_response(send, 499, ())
+
+
 class StreamRefusedError(Exception):
     """A stream cannot be opened just now. Its client comes back by itself.
 

@@ -44,7 +44,7 @@ from headwater.web._inclusions import check_inclusions
 from headwater.web._items import item_encoding
 from headwater.web._live import SHARED, HubFace, Settings, Shared, declared_at
 from headwater.web._live_route import LiveRoute
-from headwater.web._openapi import feed_options, install_openapi
+from headwater.web._openapi import feed_options, install_openapi, with_own
 from headwater.web._pair import (
     FeedDeclaration,
     FeedHalf,
@@ -249,7 +249,7 @@ class LiveRouter(HubFace, EventRouter):
                 half = kind(declaration, self._settings)
                 name = getattr(call, "__name__", "feed") + half.suffix.replace("/", "_")
                 made = {"name": name, "dependencies": guards}
-                made |= feed_options(half, page, {**options}, guarded=bool(guards))
+                made |= feed_options(half, page, options, guarded=bool(guards))
                 self._add(path + half.suffix, feed_endpoint(call, half), ["GET"], made)
             if getattr(self.routes[-1], BODY_FIELD, None) is not None:
                 raise DeclarationError(
@@ -309,11 +309,11 @@ class LiveRouter(HubFace, EventRouter):
             if runs not in self.runs:
                 self.runs.append(runs)
             own = [endpoints.guard, *guards, *endpoints.path_parameters(self.prefix + path)]
-            listed = self.feed(path, name=declaration.kind, dependencies=own, **FEED, **options)
-            listed(endpoints.list())
-            for route, endpoint, made in endpoints.routes():
-                given = {**options, **made, "dependencies": own}
-                self._add(path + route.suffix, endpoint, [route.method], given)
+            listed = with_own(FEED, options, "_list")
+            self.feed(path, name=declaration.kind, dependencies=own, **listed)(endpoints.list())
+            for route, endpoint, made in endpoints.routes(options):
+                made["dependencies"] = own
+                self._add(path + route.suffix, endpoint, [route.method], made)
             return call
 
         return declare

@@ -140,7 +140,8 @@ async def serve_with_problems(
             raise
         app = scope.get("app")
         answer = problem(error, app)
-        if answer is None and stream:
+        handled = answer is None
+        if handled and stream:
             answer = await _of_application(error, app, Request(scope, receive))
         if answer is None:
             raise
@@ -150,7 +151,7 @@ async def serve_with_problems(
             await refuse_stream(sending.direct, refusal, head=head)
             return
         await answer(scope, receive, send)
-        expected = isinstance(error, (HTTPException, UnfitItemError))
+        expected = handled or isinstance(error, (HTTPException, UnfitItemError))
         if answer.status_code == 500 and not expected:
             # The server logs it.
             raise
