@@ -163,7 +163,15 @@ async function readFetch(spec, position, calls, stream, signal) {
 var BACK_OFF = { first: 500, most: 1e4 };
 var LONGEST2 = 2 ** 31 - 1;
 var SLOTS = 5;
-var { locks } = globalThis.navigator ?? {};
+var { locks } = stores() && globalThis.navigator || {};
+function stores() {
+  try {
+    new BroadcastChannel("headwater").close();
+    return globalThis.sessionStorage !== null;
+  } catch {
+    return false;
+  }
+}
 function backOff(failures) {
   const most = Math.min(BACK_OFF.most, BACK_OFF.first * 2 ** failures);
   return most / 2 + Math.random() * most / 2;
@@ -450,7 +458,7 @@ function checked(name, options) {
       throw new TypeError(`${name}: the option ${option} is of type ${type}, and must be of type ${types}`);
     }
   }
-  return options;
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 }
 async function headersOf({ headers }) {
   try {
@@ -658,7 +666,7 @@ var Follow = class {
       spec,
       (message) => this.#tabs ? this.#tabs.lead(message) : this.#take(message)
     );
-    if (tabs && locks && globalThis.BroadcastChannel) {
+    if (tabs && locks) {
       const name = `${spec.address(null)} ${tabs === true ? "" : tabs}`;
       this.#tabs = new Tabs(name, this.#connection, {
         take: (message) => this.#take(message),
@@ -882,9 +890,9 @@ function keyed(url, options) {
   return new Follow(url, checked("keyed", options), { keep: Infinity });
 }
 function list(url, options) {
-  const { keep = 1e3 } = checked("list", options);
+  const { keep = 1e3, ...others } = checked("list", options);
   if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
-  return new Follow(url, options ?? {}, { keep, list: true });
+  return new Follow(url, others, { keep, list: true });
 }
 function follow(url, options) {
   return new Follow(url, checked("follow", options));
@@ -956,8 +964,10 @@ function stored(resume) {
 }
 
 // src/run.js
+var TRIES = 8;
+var ANSWERS_WITHIN2 = 1e4;
 function followRun(url, given) {
-  const { onChange, onEvent, onState, ...options } = checked("followRun", given);
+  const { onChange, onEvent, onState, onSignIn, ...options } = checked("followRun", given);
   const address = addressed(url);
   const path = address.pathname.replace(/(\/stream)?$/, "");
   const ask = options.fetch ?? ((...asked) => fetch(...asked));
@@ -965,7 +975,15 @@ function followRun(url, given) {
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
   });
+<<<<<<< HEAD
+  const closing = new AbortController();
+  const { signal } = closing;
+  signal.addEventListener("abort", () => feed.close());
+  const run = { text: "", state: "queued", ended, close: () => closing.abort() };
+=======
   const run = { text: "", state: "queued", ended, close: () => feed.close() };
+  const refused = (status) => reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+>>>>>>> h/reader
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
     onChange?.(run);
@@ -973,16 +991,25 @@ function followRun(url, given) {
   async function over() {
     feed.close();
     address.pathname = path;
+    for (let tries = 0; tries < TRIES && !signal.aborted && !await answered(); tries += 1) {
+      await pause(backOff(tries), signal);
+    }
+    if (signal.aborted) return;
+    changed();
+    resolve(run);
+  }
+  async function answered() {
     try {
       const headers = await headersOf(options);
       headers.set("Accept", "application/json");
       const { credentials = "same-origin" } = options;
-      const answer = await ask(address.href, { headers, credentials, cache: "no-store" });
+      const within = AbortSignal.timeout(ANSWERS_WITHIN2);
+      const answer = await ask(address.href, { headers, credentials, cache: "no-store", signal: within });
       if (answer.ok) Object.assign(run, await answer.json());
+      return answer.status < 500 && answer.status !== 408 && answer.status !== 429;
     } catch {
+      return false;
     }
-    changed();
-    resolve(run);
   }
   address.pathname = `${path}/stream`;
   const feed = new Follow(address.href, {
@@ -1000,13 +1027,20 @@ function followRun(url, given) {
       if (name === "run") Object.assign(run, data);
       if (name !== "end") return changed(name === "delta" || name === "run" ? "" : name, data);
       run.state = data.state;
+      changed();
       over();
     },
     onState(state, { status }) {
       onState?.(state, { status });
       if (status === 204) over();
-      if (state === "refused" && !options.onSignIn) {
-        reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
+      if (state === "refused" && !(onSignIn && [401, 403].includes(status))) refused(status);
+    },
+    async onSignIn(status) {
+      let answer = false;
+      try {
+        return answer = await onSignIn?.(status);
+      } finally {
+        if (!answer) refused(status);
       }
     }
   });

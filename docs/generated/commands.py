@@ -26,7 +26,7 @@ def described(name: str, command: Any) -> Iterator[str]:
     yield f"## `headwater {name}`"
     usage = " ".join(["headwater", name, *(_placeholder(each) for each in arguments)])
     yield f"`{usage}{' [OPTIONS]' if options else ''}`"
-    yield inspect.cleandoc(command.help or "")
+    yield inspect.cleandoc(command.callback.__doc__ or "")
     rows = [[f"`{_placeholder(each)}`", _help(each)] for each in arguments]
     rows += [[f"`{_option(each)}`", _help(each)] for each in options]
     if rows:

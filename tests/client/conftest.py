@@ -1,7 +1,11 @@
 """A server that does what it is told, byte by byte, and both clients behind one face."""
 
 import asyncio
+import socket
+import sys
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +90,36 @@ class Server:
         except (ConnectionError, asyncio.IncompleteReadError):
             self.left.set()
         writer.close()
+
+
+@dataclass
+class Unreachable:
+    """A host that takes no connection. Linux alone drops what its queue has no place for."""
+
+    port: int
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/"
+
+    def connecting(self):
+        """How many connections wait for it."""
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        return sum(f":{self.port:04X} 02 " in line for line in lines)
+
+
+@pytest.fixture
+def unreachable():
+    if sys.platform != "linux":
+        pytest.skip("other systems refuse what their queue lacks")
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # its queue is full then
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect(listener.getsockname())
+        yield Unreachable(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -119,6 +119,29 @@ async def test_another_thread_can_close_the_one_without_asyncio(server, script):
     assert list(messages) == []
 
 
+async def test_it_is_closed_at_once_while_a_host_takes_no_connection(unreachable):
+    others = unreachable.connecting()
+    messages = headwater.client.sync.stream(unreachable.url)
+    reading = asyncio.create_task(asyncio.to_thread(list, messages))
+    await until(lambda: unreachable.connecting() > others)
+    messages.close()
+    async with asyncio.timeout(5):
+        assert await reading == []
+
+
+async def test_a_host_that_takes_no_connection_is_polled_like_one_that_is_silent(unreachable):
+    waits = []
+
+    def note(wait):
+        waits.append(wait)
+        feed.close()
+
+    feed = headwater.client.sync.follow(unreachable.url, fallback=0.2, on_wait=note)
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(list, feed) == []
+    assert waits[0].cause.endswith("polling instead")
+
+
 async def test_several_threads_may_take_from_one(server):
     server.script(server.stream(*map(event, range(100))))
     messages = headwater.client.sync.stream(server.url, retry=0)

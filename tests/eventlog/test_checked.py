@@ -23,6 +23,8 @@ Calls = Callable[[EventLog], Awaitable[Any]]
         (lambda log: log.read("t", START, True), "limit True"),
         (lambda log: log.read("t", START, 1.5), "limit 1.5"),
         (lambda log: log.latest("t", 1, 5), "offset 5"),
+        (lambda log: log.follow("t", None), "follower None"),
+        (lambda log: log.follow("t", print), "follower <built-in function print>"),
         (lambda log: log.trim("t", before="5"), "offset '5'"),
         (lambda log: log.trim("t", max_age=5), "max_age=5: give a timedelta"),
         (lambda log: log.trim("t", max_count=1.5), "max_count=1.5: give a whole number"),

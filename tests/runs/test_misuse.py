@@ -55,6 +55,26 @@ async def test_a_run_that_cannot_be_is_refused_before_it_begins(
     assert begun == []
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda runs, run: runs.state(run), r"state\(run_id=Created\(.*\): write a str"),
+        (lambda runs, run: runs.cancel(run.state), r"cancel\(run_id=RunState\(.*\): write a str"),
+        (lambda runs, _: runs.forget(None), r"\(run_id=None\): write a str"),
+        (lambda runs, run: anext(runs.follow(run)), r"follow\(run_id=Created\("),
+        (lambda runs, run: anext(runs.follow(run.state.id, after=5)), r"follow\(after=5\)"),
+        (lambda runs, run: runs.attempt(run).__aenter__(), r"attempt\(run_id=Created\("),
+        (lambda runs, _: runs.latest("/a", "ann", None), r"latest\(group=None\)"),
+        (lambda runs, _: runs.runs_of("/a", 7), r"runs_of\(owner=7\)"),
+    ],
+)
+async def test_what_is_no_id_is_named(runs: Runs, call: Any, message: str) -> None:
+    """The run itself, say, in place of its id."""
+    run = await runs.create("/a", "ann")
+    with pytest.raises(UsageError, match=message):
+        await call(runs, run)
+
+
 @pytest.mark.parametrize("log", ["sqlite:///log.db", MemoryLog, None])
 def test_runs_need_a_log(log: Any) -> None:
     """The address of a log is not one."""

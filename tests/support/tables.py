@@ -8,8 +8,10 @@ from sqlalchemy import DateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from headwater.errors import SourceUnavailableError
 from headwater.sql import track
 from headwater.sql._table import TableSource
+from support.until import until
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -118,3 +120,16 @@ class Recorder:
 
     async def count(self, wanted: int) -> None:
         await self.until(lambda self: len(self.changes) >= wanted)
+
+
+async def fails(table: Any, *sentences: str) -> None:
+    """Reads of the table or query fail soon, with these sentences."""
+
+    async def failed() -> bool:
+        try:
+            await table.where().page(9)
+        except SourceUnavailableError as error:
+            return all(one in str(error) for one in sentences)
+        return False
+
+    await until(failed, 5, pause=0.05)

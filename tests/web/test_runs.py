@@ -220,6 +220,33 @@ async def test_a_client_that_leaves_cancels_only_where_it_is_said_so():
             assert await rig.ended(run_id) == wanted
 
 
+@pytest.mark.parametrize("sent", [b"", b"1", b'{"n": 12'])
+async def test_a_client_that_leaves_before_the_end_of_its_body_starts_nothing(sent: bytes):
+    """The function of this path takes no body, so nothing but the route reads it."""
+    async with rigged() as rig:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        head = ["POST /api/plain HTTP/1.1", "Host: a", "X-User: ann", "Content-Length: 20"]
+        writer.write("\r\n".join([*head, "Expect: 100-continue", "", ""]).encode())
+        await reader.readuntil(b"100 Continue\r\n\r\n")
+        writer.write(sent)
+        writer.close()
+        # A whole request after it: the server has seen the end of the other one by then.
+        run_id = (await rig.ask("/plain"))[2]["id"]
+        await until(lambda: not rig.live.stats.open)
+        runs = (await rig.fetch("/plain"))[2]["runs"]
+        assert [run["id"] for run in runs] == [run_id]
+
+
+async def test_what_only_claims_to_be_json_starts_nothing():
+    async with rigged() as rig:
+        for body in (b"{", b"[" * 100_000, b'{"a": "\xff"}'):
+            status, _, problem = await rig.fetch("/plain", "POST", body=body)
+            assert status == 422 and problem["detail"].startswith("The body is not JSON: ")
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert (await rig.fetch("/plain", "POST", body=b"a=1", **form))[0] == 202
+        assert len((await rig.fetch("/plain"))[2]["runs"]) == 1
+
+
 async def test_the_same_key_gives_the_same_run():
     """A client that heard no answer asks again, and pays once."""
     async with rigged() as rig:

@@ -229,6 +229,20 @@ async def test_bad_input_says_what_is_wrong(
         assert words in answer.json()["detail"]
 
 
+async def test_a_client_that_leaves_before_the_end_of_its_body_is_no_error(capfd: Any) -> None:
+    async with rigged() as (_, port, http):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = ["POST /api/answers HTTP/1.1", "Host: a", "X-User: ann", "Content-Length: 20"]
+        writer.write("\r\n".join([*head, "Expect: 100-continue", "", ""]).encode())
+        await reader.readuntil(b"100 Continue\r\n\r\n")
+        writer.write(b'{"text"')
+        writer.close()
+        listed = await Client(http)("GET", "/api/answers")
+        assert listed.json()["runs"] == []
+    # The server has ended, and so has that request.
+    assert "Traceback" not in capfd.readouterr().err
+
+
 async def test_a_server_that_is_stopped_ends_its_runs_at_once() -> None:
     rig = Rig()
     async with Runs(rig.runs.log) as other:

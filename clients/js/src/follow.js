@@ -43,7 +43,7 @@ export class Follow {
     this.#connection = new Connection(spec, (message) =>
       this.#tabs ? this.#tabs.lead(message) : this.#take(message),
     );
-    if (tabs && locks && globalThis.BroadcastChannel) {
+    if (tabs && locks) {
       const name = `${spec.address(null)} ${tabs === true ? "" : tabs}`;
       this.#tabs = new Tabs(name, this.#connection, {
         take: (message) => this.#take(message),
@@ -301,9 +301,9 @@ export function keyed(url, options) {
 
 /** An append-only feed whose newest items are an array: `items`, at most `keep` of them. */
 export function list(url, options) {
-  const { keep = 1_000 } = checked("list", options);
+  const { keep = 1_000, ...others } = checked("list", options);
   if (!(keep >= 1)) throw new RangeError(`keep is ${keep}, and must be 1 or more`);
-  return new Follow(url, options ?? {}, { keep, list: true });
+  return new Follow(url, others, { keep, list: true });
 }
 
 /** Follows a feed, given the address of either half; `rest: false` for any other event stream. */

@@ -40,7 +40,7 @@ const OF = {
   ),
 };
 
-/** The options of a call of `name`. TypeError for one that it does not have, or of another type. */
+/** The options of a call of `name` that are set. TypeError for one that it does not have, or of another type. */
 export function checked(name, options) {
   const known = OF[name];
   options ??= {};
@@ -58,7 +58,7 @@ export function checked(name, options) {
       throw new TypeError(`${name}: the option ${option} is of type ${type}, and must be of type ${types}`);
     }
   }
-  return options;
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 }
 
 /** The headers of a request. What the function throws is reported: the line alone would look broken. */

@@ -7,7 +7,17 @@ const LONGEST = 2 ** 31 - 1;
 // HTTP/1.1 allows six connections to a host over all tabs. One stays free for requests.
 const SLOTS = 5;
 
-export const { locks } = globalThis.navigator ?? {};
+/** Web Locks, where tabs can share: not where the browser refuses storage, as to a sandboxed frame. */
+export const { locks } = (stores() && globalThis.navigator) || {};
+
+function stores() {
+  try {
+    new BroadcastChannel("headwater").close(); // Firefox refuses it
+    return globalThis.sessionStorage !== null; // others throw here; a worker has none
+  } catch {
+    return false;
+  }
+}
 
 /** Milliseconds before another try: doubling, with jitter so that clients do not come together. */
 export function backOff(failures) {

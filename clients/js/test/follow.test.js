@@ -496,7 +496,7 @@ test.each([
 });
 
 test("options that are undefined or null are not given", ({ open, server }) => {
-  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null }));
+  open(follow(server.url, { onItem() {}, after: null, resume: undefined, body: null, credentials: null }));
   open(list(server.url, null));
 });
 
@@ -522,3 +522,65 @@ test.each([undefined, null, "", 7, "ftp://localhost/api/logs", "http://", "javas
     expect(() => follow(url, { onItem() {} })).toThrow(`${url} is no address of a feed`);
   },
 );
+
+describe("the result of a run", () => {
+  /** Follows a run that has ended; `answers` are what asking for it gives, the last one again and again. */
+  async function followed(...answers) {
+    const states = [];
+    let asked = 0;
+    const stream = 'event: delta\ndata: {"text":"hi"}\n\nevent: end\nid: 1\ndata: {"state":"done"}\n\n';
+    const run = followRun("http://localhost/runs/1", {
+      onChange: ({ state, result }) => states.push([state, result]),
+      async fetch(url, how) {
+        if (new URL(url).pathname.endsWith("/stream")) {
+          return new Response(stream, { headers: { "Content-Type": "text/event-stream" } });
+        }
+        const answer = answers[Math.min(asked++, answers.length - 1)];
+        return typeof answer === "function" ? answer(how) : answer;
+      },
+    });
+    const { text, state, result } = await run.ended;
+    return { text, state, result, asked, states };
+  }
+  const done = () => Response.json({ state: "done", result: { rows: 7 } });
+
+  test.concurrent("is asked for again while the server is away", async () => {
+    const away = () => Promise.reject(new TypeError("fetch failed"));
+    const seen = await followed(away, new Response("", { status: 503 }), done);
+    expect(seen).toMatchObject({ text: "hi", state: "done", result: { rows: 7 }, asked: 3 });
+    // The state is shown before the result has come.
+    expect(seen.states).toContainEqual(["done", undefined]);
+  });
+
+  test.concurrent("is not there for a run that was forgotten", async () => {
+    const seen = await followed(new Response("", { status: 404 }));
+    expect(seen).toMatchObject({ state: "done", result: undefined, asked: 1 });
+  });
+
+  test("is asked for again where the server hangs", async () => {
+    const limit = vi.spyOn(AbortSignal, "timeout").mockImplementation(() => AbortSignal.abort());
+    const hangs = ({ signal }) => new Promise((_, reject) => signal?.aborted && reject(signal.reason));
+    expect(await followed(hangs, done)).toMatchObject({ result: { rows: 7 }, asked: 2 });
+    limit.mockRestore();
+  });
+});
+
+test.each([
+  [404, () => true],
+  [401, () => false],
+  [
+    403,
+    () => {
+      throw new Error("the sign-in failed");
+    },
+  ],
+])("a run that stays refused with %i ends with an error, also with a sign-in", async (status, onSignIn) => {
+  const report = vi.spyOn(console, "error").mockImplementation(() => {});
+  const run = followRun("http://localhost/api/answers/7", {
+    onSignIn,
+    fetch: async () => new Response(null, { status }),
+  });
+  await expect(run.ended).rejects.toMatchObject({ status });
+  run.close();
+  report.mockRestore();
+});

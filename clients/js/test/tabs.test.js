@@ -178,3 +178,30 @@ test("of many feeds, one connection stays free for requests", async ({ server })
   for (const { feed } of feeds) feed.close();
   delete globalThis.location;
 });
+
+for (const [what, name, descriptor] of [
+  ["storage, as to a frame in a sandbox", "sessionStorage", { get: refuse }],
+  ["a BroadcastChannel, as Firefox does without cookies", "BroadcastChannel", { value: refuse }],
+]) {
+  test(`where the browser refuses ${what}, each tab follows by itself`, async ({ server }) => {
+    const before = Object.getOwnPropertyDescriptor(globalThis, name);
+    const asked = vi.spyOn(navigator.locks, "request").mockImplementation(async () => refuse());
+    Object.defineProperty(globalThis, name, { ...descriptor, configurable: true });
+    globalThis.location = { origin: new URL(server.url).origin };
+    vi.resetModules();
+    const module = await import("../headwater.js");
+    const feeds = [1, 2].map(() => module.list(server.url));
+    await until(() => feeds.every((feed) => feed.state === "live"));
+    server.add(...numbers(1));
+    await until(() => feeds.every(({ items }) => items.length === 1));
+    for (const feed of feeds) feed.close();
+    delete globalThis.location;
+    delete globalThis[name];
+    if (before) Object.defineProperty(globalThis, name, before);
+    asked.mockRestore();
+  });
+}
+
+function refuse() {
+  throw new DOMException("The operation is insecure.", "SecurityError");
+}

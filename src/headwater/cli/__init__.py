@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ def application() -> typer.Typer:
     )
     app.callback()(version)
     for command in (demo, serve, migrate, tail, publish, relay, check, bench):
-        app.command()(command)
+        # typer ends its lines where those of the docstring end, which are longer than a terminal's.
+        paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+        app.command(help="\n\n".join(" ".join(one.split()) for one in paragraphs))(command)
     users = typer.Typer(help="Manage the backend's users.", no_args_is_help=True)
     users.command()(add)
     app.add_typer(users, name="users")

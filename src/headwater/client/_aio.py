@@ -198,6 +198,9 @@ class _Reader(Shell):
     async def settled(self, result: Any) -> Any:
         return await result if inspect.isawaitable(result) else result
 
+    async def send(self, request: httpx.Request, auth: Any) -> httpx.Response:
+        return await self.client.send(request, stream=True, auth=auth, follow_redirects=False)
+
     def limit(self, seconds: float | None) -> asyncio.Timeout:
         return asyncio.timeout(seconds)
 

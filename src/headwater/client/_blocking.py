@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Coroutine, Generator, Iterator
 from contextlib import suppress
+from functools import partial
 from types import coroutine
 from typing import Any, Generic, Self, TypeVar
 
@@ -65,10 +66,7 @@ class Following(Followed[V]):
             self.close()
 
     def close(self) -> None:
-        """Close the connection, from any thread. A thread that waits for a value stops.
-
-        If it is just connecting to a host that does not answer, it stops within 10 s.
-        """
+        """Close the connection, from any thread. A thread that waits for a value stops."""
         self._reader.stop()
         self._release()
 
@@ -130,8 +128,7 @@ class Stream(Following[Message]):
     """An iterator over the messages of one stream, which reconnects by itself.
 
     Ends and raises as ``headwater.client.AsyncStream`` does. Several threads may iterate.
-    ``close()`` closes the connection and ends the iteration, from any thread. A thread that is
-    just connecting to a host that does not answer ends within 10 s.
+    ``close()`` closes the connection and ends the iteration, from any thread.
 
     Attributes:
         last_event_id: the position of the last value that was returned; empty before the first.
@@ -189,6 +186,11 @@ class _Reader(Shell):
 
     async def settled(self, result: Any) -> Any:
         return result
+
+    async def send(self, request: httpx.Request, auth: Any) -> httpx.Response:
+        return self._wire.response(
+            partial(self.client.send, request, stream=True, auth=auth, follow_redirects=False)
+        )
 
     def limit(self, seconds: float | None) -> _Limit:
         self._wire = Wire()

@@ -50,7 +50,10 @@ class Shell(Protocol):
     response: httpx.Response | None = None
 
     async def settled(self, result: Any) -> Any:
-        """The result of a call of httpx or of the caller's function. Awaits it if needed."""
+        """The result of the caller's function. Awaits it if needed."""
+
+    async def send(self, request: httpx.Request, auth: Any) -> httpx.Response:
+        """The response, with its body still to come. Raises what httpx does, and LostError."""
 
     def limit(self, seconds: float | None) -> AbstractAsyncContextManager[Limit]:
         """A block around one request. After so many seconds it raises TimeoutError."""
@@ -180,8 +183,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
         )
         auth = session.auth
         while True:
-            sent = shell.client.send(asked, stream=True, auth=auth, follow_redirects=False)
-            response: httpx.Response = await shell.settled(sent)
+            response = await shell.send(asked, auth)
             if response.next_request is None:
                 break
             await shell.close(response)
@@ -189,7 +191,7 @@ async def _answer(session: Session[Any], shell: Shell, request: Request) -> http
             # Only the first host is given what signs in.
             asked, auth = response.next_request, None
             followed += 1
-    except HeadwaterError:
+    except (HeadwaterError, LostError):
         raise
     except CONNECT_FAULTS as error:
         if isinstance(error.__context__, httpx.InvalidURL):

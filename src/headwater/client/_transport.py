@@ -7,7 +7,9 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextvars import copy_context
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -119,17 +121,35 @@ def _of_system(error: BaseException | None) -> str | None:
 
 
 class Wire:
-    """The socket of one blocking request, so that another thread can end the request.
+    """One blocking request, which another thread can end.
 
-    A thread that waits in ``recv`` is only woken when the socket is shut down. Sockets that other
-    requests share (HTTP/2) and transports without one are left alone; the request then ends with
-    its next bytes or its time-out.
+    Nothing ends a wait for a name server, or for a host that takes no connection. So a thread of
+    its own waits for the response, and is left alone after a cut. A thread that reads the body is
+    woken when its socket is shut down. Sockets that other requests share (HTTP/2) and transports
+    without one are left alone; the body then ends with its next bytes or its time-out.
     """
 
     def __init__(self) -> None:
         self.was_cut = False
         self._stream: Any = None
+        self._answer: Future[httpx.Response] = Future()
         self._lock = threading.Lock()
+
+    def response(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        """Call ``send`` and return its response. Raises what it does, and LostError after a cut."""
+        with self._lock:
+            answer = self._answer = Future()
+            if self.was_cut:
+                raise LostError("the connection was cut")
+        work = (_answer, send, answer)
+        threading.Thread(target=copy_context().run, args=work, daemon=True).start()
+        try:
+            return answer.result()
+        except CancelledError:
+            raise LostError("the connection was cut") from None
+        except BaseException:
+            self.cut()  # an interrupt of this thread does not reach the other one
+            raise
 
     def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """httpx's "trace" extension: hands over the connection once it is made."""
@@ -147,6 +167,7 @@ class Wire:
         """End the request, from any thread."""
         with self._lock:
             self.was_cut = True
+            self._answer.cancel()
             self._shut_down()
 
     def _shut_down(self) -> None:
@@ -160,3 +181,17 @@ class Wire:
             with contextlib.suppress(OSError):
                 # Not the method of a TLS socket, which would take its state from its reader.
                 socket.socket.shutdown(found, socket.SHUT_RDWR)
+
+
+def _answer(send: Callable[[], httpx.Response], answer: Future[httpx.Response]) -> None:
+    """Give the response to the thread that waits for it, or close it if none does any more."""
+    try:
+        response = send()
+    except BaseException as error:
+        with contextlib.suppress(InvalidStateError):
+            answer.set_exception(error)
+        return
+    try:
+        answer.set_result(response)
+    except InvalidStateError:
+        response.close()

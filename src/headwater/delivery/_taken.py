@@ -11,11 +11,9 @@ import socket
 import sys
 from contextlib import suppress
 
-try:
+if sys.platform != "win32":
     from fcntl import ioctl
     from termios import TIOCOUTQ
-except ImportError:  # Windows
-    ioctl = None  # type: ignore[assignment]
 
 # Where `tcpi_bytes_acked` is in Linux's `struct tcp_info`.
 _ACKNOWLEDGED = slice(120, 128)
@@ -40,7 +38,7 @@ def taken(transport: asyncio.Transport) -> int | None:
     """
     found = acknowledged(transport)
     sock = transport.get_extra_info("socket")
-    if found is not None or sock is None or ioctl is None:
+    if found is not None or sock is None or sys.platform == "win32":
         return found
     with suppress(OSError, ValueError):
         # Of a Unix socket: bytes that the kernel has and the peer has not read.

@@ -83,7 +83,10 @@ class CheckedLog(EventLog):
         return await self._bounds(self._check_topic(topic))
 
     async def follow(self, topic: str, follower: Follower) -> Bounds:
-        return await self._follow(self._check_topic(topic), follower)
+        self._check_topic(topic)
+        if not isinstance(follower, Follower):
+            raise UsageError(f"follower {follower!a:.80}: it needs the methods deliver and reset")
+        return await self._follow(topic, follower)
 
     async def trim(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2s
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headwater.errors import PositionError, ResetReason, UsageError
@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _TAG = re.compile("[0-9a-f]{8}")
 
 
+@runtime_checkable
 class Follower(Protocol):
     """Receives the records of a topic. Called in the event loop; its exceptions are logged.
 

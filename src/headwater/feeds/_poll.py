@@ -91,7 +91,7 @@ class Poll(Generic[P]):
         wake: Sequence[Wake] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(fetch) and not inspect.iscoroutinefunction(
-            getattr(fetch, "__call__", None)  # noqa: B004 - the method itself is needed
+            type(fetch).__call__
         ):
             raise DeclarationError(f"Poll({fetch!r}): write an async function")
         check_seconds(f"Poll(interval={interval!r})", interval)

@@ -1,11 +1,11 @@
 """A relay moves a tracked SQL table into a topic of an event log, each change exactly once."""
 
+from importlib.util import find_spec as _find_spec
+
 from headwater.errors import MissingExtraError
 
-try:
-    import sqlalchemy as _sqlalchemy  # noqa: F401 - whether it is here
-except ImportError as error:
-    raise MissingExtraError("sql", "sqlalchemy") from error
+if _find_spec("sqlalchemy") is None:
+    raise MissingExtraError("sql", "sqlalchemy")
 
 from headwater.errors import RelayStoppedError
 from headwater.relay._ledger import create_tables

@@ -109,9 +109,8 @@ class Runs:
 
         Raises BusyError, KeyConflictError, UsageError and SourceUnavailableError.
         """
-        for field, text in (("kind", kind), ("owner", owner), ("group", group), ("key", key)):
-            if not (isinstance(text, str) or (text is None and field in ("group", "key"))):
-                raise UsageError(f"create({field}={text!r}): write a str")
+        _check_texts("create", kind=kind, owner=owner)
+        _check_texts("create", group="" if group is None else group, key="" if key is None else key)
         if busy not in get_args(Busy):
             raise UsageError(f"create(busy={busy!r}): write 'reject', 'cancel', 'queue' or 'allow'")
         for field, function in (("handler", handler), ("start", start)):
@@ -139,6 +138,7 @@ class Runs:
 
         This process watches all runs from then on, so it notices when their process dies.
         """
+        _check_texts("state", run_id=run_id)
         core = await self._watching()
         return await core.store.state(run_id) if _ID.fullmatch(run_id) else None
 
@@ -147,6 +147,7 @@ class Runs:
 
         It serves clients that know only the id of their conversation.
         """
+        _check_texts("latest", kind=kind, owner=owner, group=group)
         core = await self._watching()
         return await core.store.latest(kind, owner, group)
 
@@ -155,6 +156,7 @@ class Runs:
 
         A queued run ends at once. A running one ends once its function has cleaned up.
         """
+        _check_texts("cancel", run_id=run_id)
         core = await self._watching()
         return await core.cancel(run_id) if _ID.fullmatch(run_id) else None
 
@@ -175,6 +177,7 @@ class Runs:
 
     def runs_of(self, kind: str, owner: str) -> KeyedTopic:
         """The runs of an owner as a source of a feed, keyed by ``id``."""
+        _check_texts("runs_of", kind=kind, owner=owner)
         core = self._core()
         return KeyedTopic(core.log, core.store.owners_topic(kind, owner), key="id")
 
@@ -189,6 +192,7 @@ class Runs:
         Raises RunClaimError for an unknown run, PositionError for a position that cannot be
         resumed, and SourceUnavailableError.
         """
+        _check_texts("follow", run_id=run_id, after="" if after is None else after)
         if await self.state(run_id) is None:
             raise RunClaimError(run_id, "unknown")
         reader = await self.reader(run_id, after=after)
@@ -222,6 +226,7 @@ class Runs:
         Raises RunClaimError if the run is unknown, has ended, or another attempt has it, as after
         a second delivery of the queue.
         """
+        _check_texts("attempt", run_id=run_id)
         return AttemptContext(self, run_id, retry=retry)
 
     # Ending
@@ -358,3 +363,10 @@ class AttemptContext:
         if attempt.lost and not attempt.cancelled:
             raise RunCancelled(self._run_id, "lost") from error
         return attempt.cancelled and isinstance(error, (asyncio.CancelledError, RunCancelled))
+
+
+def _check_texts(method: str, **given: object) -> None:
+    """Raise UsageError for an argument that is no text, such as a run instead of its id."""
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise UsageError(f"{method}({name}={value!r:.80}): write a str")

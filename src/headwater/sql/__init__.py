@@ -1,11 +1,11 @@
 """Exact tails of SQL tables: what is committed reaches every client once."""
 
+from importlib.util import find_spec as _find_spec
+
 from headwater.errors import MissingExtraError
 
-try:
-    import sqlalchemy as _sqlalchemy  # noqa: F401 - whether it is here
-except ImportError as error:
-    raise MissingExtraError("sql", "sqlalchemy") from error
+if _find_spec("sqlalchemy") is None:
+    raise MissingExtraError("sql", "sqlalchemy")
 
 from headwater.sql._declaration import track, track_table
 from headwater.sql._migration import renew_epochs

@@ -61,9 +61,10 @@ def unavailable(error: BaseException) -> str | None:
             text = str(error.orig).lower()
             return next((said for known, said in _SENTENCES.items() if known in text), None)
         return _of_postgresql(error)
-    if isinstance(getattr(error, "sqlstate", None), str):
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
         # asyncpg's own, when no connection could be made.
-        return _by_state(str(error.sqlstate))  # type: ignore[attr-defined]
+        return _by_state(state)
     if isinstance(error, sa.exc.InvalidRequestError) and "reconnect" not in str(error).lower():
         return None
     passes = (OSError, sa.exc.DisconnectionError, sa.exc.InvalidRequestError)

@@ -25,7 +25,7 @@ class RunBody:
         self._over = False
 
     async def receive(self) -> MutableMapping[str, Any]:
-        """As ASGI's. Raises 413."""
+        """As ASGI's. Raises 413, and 400 if the client leaves before the end of the body."""
         message = await self._receive()
         if message["type"] == "http.request":
             part = message.get("body", b"")
@@ -34,12 +34,12 @@ class RunBody:
                 raise Problem(413, f"The body has more than {self._most} bytes, which are allowed.")
             self._parts.append(part)
             self._over = not message.get("more_body", False)
-        else:
-            self._over = True
+        elif not self._over:
+            raise Problem(400, "The connection ended before the body did.")
         return message
 
     async def whole(self) -> bytes:
-        """The whole body. Raises 413."""
+        """The whole body. Raises as ``receive`` does."""
         while not self._over:
             await self.receive()
         return b"".join(self._parts)
@@ -66,9 +66,11 @@ def storable(value: Any, log: EventLog) -> Any:
         raise Problem(422, str(error)) from error
 
 
-def parsed_json(body: bytes) -> Any:
-    """The body as JSON; None if it is empty or not JSON."""
+def parsed_json(body: bytes, scope: Mapping[str, Any]) -> Any:
+    """The body as JSON; None if it is empty, or a form. Raises 422 for what only claims to be."""
     try:
         return json.loads(body) if body else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if b"json" in dict(scope["headers"]).get(b"content-type", b"").lower():
+            raise Problem(422, f"The body is not JSON: {error}") from None
         return None

@@ -165,7 +165,7 @@ class StartRoute(RunRoute):
 
     async def _create(self, call: Call, plan: Planned, body: bytes, key: str | None) -> RunState:
         own, asked = self.declaration, plan.result
-        parsed = parsed_json(body)
+        parsed = parsed_json(body, call.scope)
         given = storable(parsed, own.runs.log) if asked.input is None else asked.input
         group = self._group_in(parsed)
         query = call.scope.get("query_string", b"")

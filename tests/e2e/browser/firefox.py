@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Self
 
 import websocket
 from scripted import Scripted
+
+from support.until import waited
 
 __all__ = ["Firefox", "FirefoxPage", "find"]
 
@@ -97,15 +98,16 @@ class Firefox:
 
     def _address(self, port_file: Path) -> str:
         """Where the browser listens; it writes that to a file once it does."""
-        deadline = time.monotonic() + STARTS_WITHIN
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"firefox ended at its start: {self._process.returncode}")
+
+        def found() -> str:
+            code = self._process.poll()
+            assert code is None, f"firefox ended at its start: {code}"
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-                found = json.loads(port_file.read_text())
-                return f"ws://{found['ws_host']}:{found['ws_port']}/session"
-            time.sleep(0.05)  # its start has no event to wait for
-        raise TimeoutError(f"firefox did not start within {STARTS_WITHIN} s")
+                where = json.loads(port_file.read_text())
+                return f"ws://{where['ws_host']}:{where['ws_port']}/session"
+            return ""
+
+        return str(waited(found, STARTS_WITHIN, lambda: "firefox did not start"))
 
 
 class FirefoxPage(Scripted):

@@ -68,10 +68,14 @@ class Line:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        self._loop.run_until_complete(self._cut())
-        for task in asyncio.all_tasks(self._loop):
+        self._loop.run_until_complete(self._end())
+
+    async def _end(self) -> None:
+        await self._cut()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.05))  # lets cancelled tasks end
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _cut(self) -> None:
         for writer in tuple(self._writers):

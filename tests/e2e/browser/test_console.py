@@ -74,6 +74,20 @@ def test_a_wrong_password_is_told_in_words(browser: Any, served: Any, sign_in_to
     page.until(ALL_LIVE)
 
 
+def test_a_page_that_cannot_begin_says_why(browser: Any, served: Any) -> None:
+    """The server answers 503 while its database is away, and comes back."""
+    page = browser.open()
+    page.call("Network.enable")
+    page.call("Network.setBlockedURLs", urls=["*/api/auth/session*"])
+    page.go(served.address)
+    page.until("document.body.innerText.includes('The server cannot be reached. Trying again.')")
+    page.choose("#password", "typed meanwhile")
+    page.press("#password")
+    page.call("Network.setBlockedURLs", urls=[])
+    page.until(f"{SIGN_IN_SHOWN} && !document.body.innerText.includes('Trying again')")
+    assert page.evaluate("document.querySelector('#password').value") == "typed meanwhile"
+
+
 def test_too_many_tries_are_told_when_to_go_on(
     browser: Any, served_alone: Any, sign_in_to: Any
 ) -> None:
@@ -108,7 +122,7 @@ def test_the_level_filter_holds_for_old_and_new_lines(console: Any, served: Any)
 
 
 def test_search_and_a_click_on_a_field_narrow_what_is_kept(console: Any, served: Any) -> None:
-    fields = [{"river": "Elbe", "level_m": 2}, {"river": "Rhine"}, {"river": "Elbe"}]
+    fields = [{"river": "Elbe", "source": "Labe"}, {"river": "Rhine"}, {"river": "Elbe"}]
     entries = [{"message": f"line {n}", "fields": each} for n, each in enumerate(fields)]
     served.post("/api/logs", {"entries": entries})
     console.until(f"{LINES}.length === 3")
@@ -126,6 +140,9 @@ def test_search_and_a_click_on_a_field_narrow_what_is_kept(console: Any, served:
     console.until(f"{LINES}.join() === 'line 0,line 2,line 3'")
     console.press(".chip")
     console.until(f"{LINES}.length === 5")
+    # A field may be called as what the server filters by.
+    console.press(".field[title*=Labe]")
+    console.until(f"{LINES}.join() === 'line 0'")
 
 
 def test_older_lines_are_loaded_and_one_stays_where_one_is(console: Any, served: Any) -> None:
@@ -324,6 +341,23 @@ def test_every_control_has_a_name(console: Any) -> None:
     ]
     assert len(found) > 15
     assert [role for role, name in found if not name.strip()] == []
+
+
+def test_a_long_name_leaves_the_figures_in_sight(
+    browser: Any, served_alone: Any, sign_in_to: Any
+) -> None:
+    name = "edge-eu-central-1a-production-cluster-0000000017.internal.example.com"
+    served_alone.post("/api/satellites", {"name": name})
+    served_alone.use("a client with a name of very many words " * 3)
+    console = browser.open(served_alone.address)
+    sign_in_to(console, served_alone)
+    console.until(f"{shows('#status', name)} && {shows('#activity', 'a client')}")
+    for width in (390, 768, 1280, 2200):
+        console.size(width, 800)
+        console.until(SETTLED)
+        for part in ("#status", "#activity"):
+            one = f"document.querySelector('{part} .scroll')"
+            assert console.evaluate(f"((one) => one.scrollWidth - one.clientWidth)({one})") <= 0
 
 
 def test_nothing_is_wider_than_the_screen(console: Any, served: Any) -> None:

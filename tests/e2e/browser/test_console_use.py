@@ -148,7 +148,7 @@ FILL = """(title, values) => {
 PRESS_TWICE = """(selector) => {
   const button = document.querySelector(selector);
   button.click();
-  const asked = button.textContent;
+  const asked = [button.textContent, button.closest(".panel").querySelector(".said").textContent];
   button.click();
   return asked;
 }"""
@@ -208,7 +208,8 @@ def test_an_administrator_manages_and_publishes(
         # Once is not enough. Both presses in one turn: a list that is just loaded replaces it.
         remove = f"[aria-label='Remove {of}']"
         console.until(f'document.querySelector("{remove}")')
-        assert console.run(PRESS_TWICE, remove) == "Remove?"
+        asked, said = console.run(PRESS_TWICE, remove)
+        assert (asked, said) == ("Remove?", f"Remove {of}? Press again within 5 s.")
         console.until(f"({SAID})('{title}').includes('{what} is gone.')")
     console.until(f"({SAID})('My API keys').includes('laptop')")
     does("Publish a notification", "Published.", title="A test")

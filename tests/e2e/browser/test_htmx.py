@@ -36,5 +36,9 @@ async def test_rows_follow_a_feed_over_a_cut(browser: Any) -> None:
             assert live.close_stream(stream.id)
             await log.append("orders", {"city": "Bodø"})
             await asyncio.to_thread(page.until, f"{ROWS} === 'Oslo,<b>Bergen,Bodø'")
+            # One that comes just after another, and its rows.
+            for city in ("Moss", "Odda"):
+                await log.append("orders", {"city": city})
+                await asyncio.to_thread(page.until, f"{ROWS}.endsWith(',{city}')", 5)
             assert page.faults == []
             await asyncio.to_thread(page.close)

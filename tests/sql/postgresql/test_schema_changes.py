@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from headwater.errors import DeclarationError, PositionError, SourceUnavailableError
+from headwater.errors import DeclarationError, PositionError
 from headwater.sql import Table, track
 from headwater.sql.alembic import add_tracking
-from support.tables import Client, Log, Recorder
+from support.tables import Client, Log, Recorder, fails
 
 pytestmark = pytest.mark.long
 
@@ -19,17 +19,6 @@ async def run(engine, *statements):
     async with engine.begin() as connection:
         for sql in statements:
             await connection.execute(sa.text(sql))
-
-
-async def fails(table, sentence):
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                await table.where().page(1)
-            except SourceUnavailableError as error:
-                assert sentence in str(error)
-                return
-            await asyncio.sleep(0.05)  # the pace of the writers
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])

@@ -5,10 +5,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from headwater.sql import sqlite_engine
 from sql.query import shop
 
-LONG = [pytest.param(each, marks=pytest.mark.long) for each in ("psycopg", "asyncpg")]
 
-
-@pytest.fixture(params=["sqlite", *LONG])
+@pytest.fixture(params=["sqlite", *shop.LONG])
 async def engine(request, tmp_path):
     """The shop on each database, by each driver."""
     if request.param == "sqlite":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,6 +12,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from headwater.sql import track
 from headwater.sql.query._live import LiveQuery
+
+DRIVERS = ("psycopg", "asyncpg")
+LONG = [pytest.param(each, marks=pytest.mark.long) for each in DRIVERS]
+# For tests of what one database alone has.
+on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine", LONG, indirect=True)
 
 
 class Base(DeclarativeBase):

@@ -10,17 +10,19 @@ from sqlalchemy import event, select
 
 from headwater.errors import PositionError, SourceUnavailableError
 from headwater.sql.query._live import LiveQuery
-from sql.query.shop import Customer, Line, Order, orders, plain, write
+from sql.query.shop import (
+    Customer,
+    Line,
+    Order,
+    on_postgresql,
+    on_sqlite,
+    orders,
+    plain,
+    write,
+)
 from sql.query.test_live import shown
 from support.tables import Recorder
 from support.until import until
-
-
-@pytest.fixture
-def postgresql(engine):
-    if engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has one writer")
-    return engine
 
 
 def before_statement(engine, part, call):
@@ -56,12 +58,13 @@ async def test_all_statements_of_a_read_see_one_snapshot(engine, tmp_path):
     other.dispose()
 
 
-async def test_a_truncate_that_commits_during_a_read_is_a_reset(postgresql):
+@on_postgresql
+async def test_a_truncate_that_commits_during_a_read_is_a_reset(engine):
     """TRUNCATE is not MVCC-safe: a snapshot from before it finds the table empty."""
-    query = orders(postgresql)
+    query = orders(engine)
     page = await query.where().page(9)
     await query.where().page(9, after=page.end)
-    async with postgresql.connect() as connection:
+    async with engine.connect() as connection:
         await connection.execute(sa.text("TRUNCATE lines"))
         reading = asyncio.ensure_future(query.where().page(9, after=page.end))
         waits = sa.text(
@@ -69,7 +72,7 @@ async def test_a_truncate_that_commits_during_a_read_is_a_reset(postgresql):
         )
 
         async def waiting() -> bool:
-            async with postgresql.connect() as other:
+            async with engine.connect() as other:
                 return bool(await other.scalar(waits))
 
         await until(waiting)
@@ -81,11 +84,12 @@ async def test_a_truncate_that_commits_during_a_read_is_a_reset(postgresql):
     assert after.epoch != page.epoch
 
 
-async def test_the_ddl_of_others_is_never_the_victim(postgresql):
+@on_postgresql
+async def test_the_ddl_of_others_is_never_the_victim(engine):
     """The read gives up before PostgreSQL looks for a deadlock, after a second."""
-    query = orders(postgresql)
+    query = orders(engine)
     await query.where().page(9)
-    async with postgresql.connect() as connection:
+    async with engine.connect() as connection:
         await connection.execute(sa.text("ALTER TABLE lines ADD COLUMN note text"))
         # It has a lock on orders by then, and waits for one on lines.
         reading = asyncio.ensure_future(query.where().page(9))
@@ -112,18 +116,19 @@ async def test_what_comes_and_goes_in_one_transaction_is_no_removal(engine):
     assert shown(mine.changes) == [(1, "Ada", 10), (9, "Ada", None)]
 
 
-async def test_an_older_transaction_that_updates_a_younger_ones_row(postgresql):
+@on_postgresql
+async def test_an_older_transaction_that_updates_a_younger_ones_row(engine):
     """The latest change of a row is then older than its links: a place must not end between."""
-    query = orders(postgresql)
-    async with postgresql.connect() as older:
+    query = orders(engine)
+    async with engine.connect() as older:
         await older.execute(sa.select(sa.func.pg_current_xact_id()))
-        await write(postgresql, sa.insert(Line).values(id=77, order_id=3, total=7))
+        await write(engine, sa.insert(Line).values(id=77, order_id=3, total=7))
         await older.execute(sa.update(Line).where(Line.id == 77).values(total=8))
         await older.commit()
     # A process that knows of nothing but what the tables say.
-    page = await orders(postgresql).where().page(9)
+    page = await orders(engine).where().page(9)
     assert shown(page.changes)[2] == (3, "Ada", 38)
-    await write(postgresql, sa.update(Line).where(Line.id == 77).values(order_id=4))
+    await write(engine, sa.update(Line).where(Line.id == 77).values(order_id=4))
     after = await query.where().page(9, after=page.end)
     assert shown(after.changes) == [(3, "Ada", 30), (4, "Bob", 8)]
 
@@ -160,9 +165,10 @@ async def test_what_only_the_later_part_of_a_place_has_is_removed_too(engine):
     assert shown(rest.changes) == [("gone", 0, 1), (1, "Ada", 1), (2, "Ada", 1), (3, "Ada", 1)]
 
 
-async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgresql):
+@on_postgresql
+async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(engine):
     """PostgreSQL runs no further statement of a transaction with one that failed."""
-    query, sink = orders(postgresql), Recorder()
+    query, sink = orders(engine), Recorder()
     await query.origin.attach(sink)
     try:
         # PostgreSQL has no such number for a limit.
@@ -172,7 +178,7 @@ async def test_a_page_that_fails_harms_neither_the_tail_nor_other_pages(postgres
         assert isinstance(wrong, sa.exc.DBAPIError)
         assert len(one.changes) == 3
         assert len(two.changes) == 1
-        await write(postgresql, sa.insert(Order).values(id=9, customer_id=1))
+        await write(engine, sa.insert(Order).values(id=9, customer_id=1))
         await sink.count(1)
         assert not sink.resets
     finally:
@@ -205,9 +211,8 @@ async def test_a_page_has_what_was_committed_before_it_was_asked_for(engine, res
         other.dispose()
 
 
+@on_sqlite
 async def test_rows_that_a_replace_deletes_are_removed(engine):
-    if engine.dialect.name != "sqlite":
-        pytest.skip("REPLACE is SQLite's")
     query = orders(engine)
     page = await query.where().page(9)
     replace = sa.insert(Order).prefix_with("OR REPLACE").values(id=1, customer_id=2)
@@ -215,10 +220,9 @@ async def test_rows_that_a_replace_deletes_are_removed(engine):
     assert shown((await query.where(tenant=1).page(9, after=page.end)).changes) == [("gone", 1, 1)]
 
 
+@on_sqlite
 async def test_a_small_change_reads_no_whole_table(engine):
     """SQLite takes a quarter of all rows to be newer than any number, unless it is told."""
-    if engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL plans with the value itself")
     query, seen = orders(engine), []
     async with engine.begin() as connection:
         for model, rows in (

@@ -12,7 +12,7 @@ from headwater.errors import DeclarationError, PositionError, SourceUnavailableE
 from headwater.sql import renew_epochs
 from headwater.sql.alembic import add_tracking, drop_tracking
 from headwater.sql.query._live import LiveQuery
-from sql.query.shop import Customer, Line, Order, orders, write
+from sql.query.shop import Customer, Line, Order, on_postgresql, on_sqlite, orders, write
 from support.tables import Recorder
 
 
@@ -174,6 +174,7 @@ PARTS = (
 )
 
 
+@on_postgresql
 @pytest.mark.parametrize(
     ("change", "last"),
     [
@@ -183,8 +184,6 @@ PARTS = (
     ],
 )
 async def test_rows_that_change_without_row_triggers_are_a_reset(engine, change, last):
-    if engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has none of these")
     if "PARTITION" in change:
         await write(engine, *map(sa.text, PARTS))
         async with engine.begin() as connection:
@@ -205,9 +204,8 @@ async def test_rows_that_change_without_row_triggers_are_a_reset(engine, change,
         await query.origin.detach()
 
 
+@on_sqlite
 async def test_a_key_that_is_set_by_the_name_of_the_rowid(engine):
-    if engine.dialect.name != "sqlite":
-        pytest.skip("only SQLite has rowids")
     source = orders(engine).where()
     page = await source.page(9)
     await write(engine, sa.text("UPDATE orders SET rowid = 9 WHERE id = 4"))
@@ -261,9 +259,8 @@ async def test_tracking_can_be_dropped_and_added_to_tables_with_rows(engine):
     assert shown(after.changes) == [(1, "Ada", None), (4, "Bob", 10)]
 
 
+@on_postgresql
 async def test_a_dump_of_another_server_needs_new_epochs(engine):
-    if engine.dialect.name == "sqlite":
-        pytest.skip("SQLite's numbers travel with the file")
     query = orders(engine)
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ALTER TABLE lines DISABLE TRIGGER ALL")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -410,3 +412,9 @@ async def test_a_websocket_is_left_to_the_servers_own_protocol():
         client.send(b"frames")
         assert await client.reader.readexactly(6) == b"frames"
         assert rig.counters.open == 1
+
+
+def test_without_httptools_a_sentence_says_what_to_install():
+    code = "import sys; sys.modules['httptools'] = None; import headwater.web.uvicorn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'httptools is not installed: pip install "headwater[backend]"' in done.stderr

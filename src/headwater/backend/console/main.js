@@ -58,7 +58,9 @@ async function start() {
   try {
     session = await request("/api/auth/session");
   } catch (problem) {
-    banner(`${problem.message} Trying again.`);
+    const words = `${problem.message} Trying again.`;
+    if (at("console").hidden) signIn.show(words);
+    else banner(words);
     setTimeout(start, TRY_AGAIN);
     return;
   }

@@ -24,10 +24,11 @@ export class SignIn {
   }
 
   show(message = "") {
+    const { email, password } = this.#form.elements;
+    const fresh = this.#root.hidden;
     this.#root.hidden = false;
     this.#say(message);
-    const { email, password } = this.#form.elements;
-    (email.value ? password : email).focus();
+    if (fresh) (email.value ? password : email).focus();
   }
 
   /** Name accounts that everybody may use: the demo's. */

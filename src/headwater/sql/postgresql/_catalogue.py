@@ -134,7 +134,7 @@ class CatalogueTable:
         """
         missing = [name for name in (CHANGE, ORDER) if name not in self.columns]
         if missing:
-            return ["the database does not track it; is the database migrated?"]
+            return ["the database does not track it"]
         found = []
         if sorted(self.key) != sorted(wanted.key):
             found.append(f"its primary key is {', '.join(self.key) or 'gone'}")

@@ -163,8 +163,8 @@ class QueryPlace:
             place = cls(tuple(segments), start=start)
             if not segments or segments[-1].bound is not None or str(place) != text:
                 raise ValueError(text)
-            bounds = [one.bound for one in segments[:-1]]
-            if None in bounds or bounds != sorted(set(bounds)):  # type: ignore[type-var]
+            bounds = [one.bound for one in segments if one.bound is not None]
+            if len(bounds) != len(segments) - 1 or bounds != sorted(set(bounds)):
                 raise ValueError(text)
         except (ValueError, TypeError, OverflowError) as error:
             raise PositionError(text, "unknown", "it is not a place in this query") from error

@@ -123,7 +123,7 @@ def drift(
     tracking = registered(connection, tracking)
     found = [f"it has no column {name!r}" for name in columns if name not in there]
     if CHANGE not in there:
-        return tracking, [*found, "the database does not track it; is the database migrated?"]
+        return tracking, [*found, "the database does not track it"]
     return tracking, found + _drifted(connection, tracking)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import Counter
 from collections.abc import Hashable
 from typing import Protocol
@@ -17,10 +18,8 @@ from headwater.delivery._unread import Unread
 from headwater.web._addresses import Proxies, network_of
 from headwater.web.uvicorn._limits import REASONS, ConnectionCounters, Limits
 
-try:
+if sys.platform != "win32":  # which has no such limit
     import resource
-except ImportError:  # Windows has no such limit.
-    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger("headwater.web")
 
@@ -317,7 +316,7 @@ class Connections:
 
 
 def _last_number(limits: Limits) -> float:
-    if resource is None:
+    if sys.platform == "win32":
         return float("inf")
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:

@@ -69,7 +69,6 @@ class Protocol(asyncio.Protocol):
             setup = Setup(*given[1:], limits=kind.limits, counters=kind.counters)
             Protocol._setup, Protocol._given = setup, given
         self.setup: Setup = setup
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.room: asyncio.Event | None = None
         self.waits: Waiting | None = None
         self._reader: RequestReader | None = None

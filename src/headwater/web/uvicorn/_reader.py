@@ -6,7 +6,12 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-import httptools
+from headwater.errors import MissingExtraError
+
+try:
+    import httptools
+except ImportError as error:
+    raise MissingExtraError("backend", "httptools") from error
 
 from headwater.web.asgi import TRANSPORT
 from headwater.web.uvicorn._exchange import Connection, Exchange

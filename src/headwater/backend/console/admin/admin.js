@@ -64,7 +64,7 @@ function satellitesSection(may, teams) {
     empty: "No satellite is registered yet.",
     columns: [
       ["Name", ({ name }) => name],
-      ["Team", ({ team_id: id }) => teams().find((team) => team.id === id)?.name ?? (id ? id : "all")],
+      ["Team", ({ team_id: id }) => teams().find((team) => team.id === id)?.name ?? (id ? id : "all"), "name"],
       ["Since", ({ created_at: at }) => agoTime(at)],
       ["Id", ({ id }) => el("code", {}, id)],
       ["", (satellite) => may && [renewing(satellite), " ", removing(satellite)]],
@@ -91,7 +91,7 @@ function satellitesSection(may, teams) {
   };
   const removing = ({ id, name }) => {
     const remove = () => request(`/api/satellites/${id}`, { method: "DELETE" }).then(() => `${name} is gone.`);
-    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove the satellite ${name}` });
+    return sureButton(section, "Remove", remove, `Remove the satellite ${name}`);
   };
   return section;
 }

@@ -53,7 +53,7 @@ export function usersSection(me) {
     });
   const removing = ({ id, email }) => {
     const remove = () => request(`/api/users/${id}`, { method: "DELETE" }).then(() => `${email} is gone.`);
-    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove ${email}` });
+    return sureButton(section, "Remove", remove, `Remove ${email}`);
   };
   return section;
 }
@@ -78,7 +78,7 @@ export function teamsSection(may) {
   });
   const removing = ({ id, name }) => {
     const remove = () => request(`/api/teams/${id}`, { method: "DELETE" }).then(() => `${name} is gone.`);
-    return sureButton("Remove", () => section.act(remove), { "aria-label": `Remove the team ${name}` });
+    return sureButton(section, "Remove", remove, `Remove the team ${name}`);
   };
   return section;
 }

@@ -162,7 +162,7 @@ function fill(select, choices) {
 function cellElement(content, place, kind) {
   const properties = place ? { class: kind } : { class: kind, scope: "row" };
   // The whole text where there is no room for it.
-  if (!place && typeof content === "string") properties.title = content;
+  if (typeof content === "string") properties.title = content;
   return el(place ? "td" : "th", properties, ...[content || ""].flat());
 }
 
@@ -174,17 +174,20 @@ export function button(words, act, more = {}) {
 }
 
 /** The same for what cannot be undone: it is done at a second press, within some seconds. */
-export function sureButton(words, act, more = {}) {
+export function sureButton(section, words, act, label) {
   let timer = null;
-  const element = button(words, () => {
-    if (timer) return act();
-    element.textContent = `${words}?`;
-    element.classList.add("warns");
-    timer = setTimeout(() => {
-      timer = null;
-      element.textContent = words;
-      element.classList.remove("warns");
-    }, SURE);
-  }, more);
+  const ask = (question, asks) => {
+    clearTimeout(timer);
+    timer = asks ? setTimeout(() => ask("", false), SURE) : null;
+    element.textContent = asks ? `${words}?` : words;
+    element.classList.toggle("warns", asks);
+    if (element.isConnected) section.say(question);
+  };
+  const press = () => {
+    if (!timer) return ask(`${label}? Press again within ${SURE / 1_000} s.`, true);
+    ask("", false);
+    section.act(act);
+  };
+  const element = button(words, press, { "aria-label": label });
   return element;
 }

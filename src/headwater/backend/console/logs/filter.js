@@ -64,20 +64,18 @@ export class LogFilter {
     return text.includes(this.text);
   }
 
-  /** Only lines like one that was clicked. */
-  only(name, value) {
+  /** Only lines like one that was clicked. Fields may be called `level` and `source` too. */
+  only(name, value, ofFields) {
+    if (ofFields) {
+      this.fields.set(name, value);
+      this.#showFields();
+      return this.#onPage();
+    }
     if (name === "level") {
       this.levels = new Set([value]);
       this.#showLevels();
-      this.#onServer();
-    } else if (name === "source") {
-      this.#find("source").value = value;
-      this.#onServer();
-    } else {
-      this.fields.set(name, value);
-      this.#showFields();
-      this.#onPage();
-    }
+    } else this.#find("source").value = value;
+    this.#onServer();
   }
 
   noteSource(source) {

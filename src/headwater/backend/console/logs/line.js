@@ -2,7 +2,7 @@
 
 import { clockTime, copy, el } from "../dom.js";
 
-/** `onFilter(name, value)` is called for a field that one clicks. */
+/** `onFilter(name, value, ofFields)` is called for the level, source or field that one clicks. */
 export function lineElement(entry, open, { onToggle, onFilter }) {
   const fields = Object.entries(entry.fields ?? {});
   const preview = fields.map(([name, value]) => `${name}=${shown(value)}`).join(" ");
@@ -31,7 +31,7 @@ export function lineElement(entry, open, { onToggle, onFilter }) {
 }
 
 function details(entry, fields, onFilter) {
-  const filters = [["level", entry.level], ["source", entry.source], ...fields];
+  const known = [["level", entry.level], ["source", entry.source]];
   const plain = [["written", entry.created_at], ["id", entry.id]];
   const button = el("button", { type: "button", class: "small" }, "Copy as JSON");
   button.addEventListener("click", () => copy(JSON.stringify(entry, null, 2), button));
@@ -41,20 +41,21 @@ function details(entry, fields, onFilter) {
     el(
       "dl",
       {},
-      ...filters.map(([name, value]) =>
-        el("div", {}, el("dt", {}, name), el("dd", {}, filterButton(name, value, onFilter))),
-      ),
+      ...[...known, ...fields].map(([name, value], place) => {
+        const ofFields = place >= known.length;
+        return el("div", {}, el("dt", {}, name), el("dd", {}, filterButton(name, value, onFilter, ofFields)));
+      }),
       ...plain.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
     ),
     button,
   );
 }
 
-function filterButton(name, value, onFilter) {
+function filterButton(name, value, onFilter, ofFields) {
   const words = shown(value);
   const title = `Only lines with ${name}=${words}`;
   const button = el("button", { type: "button", class: "field", title }, words);
-  button.addEventListener("click", () => onFilter(name, words));
+  button.addEventListener("click", () => onFilter(name, words, ofFields));
   return button;
 }
 

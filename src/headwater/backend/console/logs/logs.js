@@ -32,7 +32,7 @@ export class Logs extends Part {
     (line, open) =>
       lineElement(line, open, {
         onToggle: (entry, element) => this.#list.toggle(entry, element),
-        onFilter: (name, value) => this.#filter.only(name, value),
+        onFilter: (...chosen) => this.#filter.only(...chosen),
       }),
     () => this.#list.following && this.#showMissed(0),
   );

@@ -32,6 +32,7 @@ export class Chart {
     svg.setAttribute("preserveAspectRatio", "none");
     svg.append(this.#area, this.#line);
     this.#picture = el("div", { class: "plot", role: "img" }, svg, this.#dot, this.#cursor, this.#top);
+    new ResizeObserver(() => this.draw()).observe(this.#picture);
     this.#picture.addEventListener("pointermove", (event) => this.#point(event));
     this.#picture.addEventListener("pointerleave", () => {
       this.#cursor.hidden = true;

@@ -1,14 +1,13 @@
 /** The satellites at a glance: one row each, updated in place by a live query and a poll. */
 
-import { agoTime, command, el, number } from "../dom.js";
+import { agoTime, el, number } from "../dom.js";
 import { Rows } from "./rows.js";
 
 export class Status extends Rows {
   row = row;
 
   get emptyText() {
-    const words = `headwater publish ${location.origin}/api/satellites --data '{"name": "probe"}'`;
-    return ["There is no satellite that you may see. An administrator registers one:", command(words)];
+    return "There is no satellite that you may see. An administrator registers one under Manage.";
   }
 
   start() {
@@ -27,7 +26,7 @@ function row(item, last = null) {
   const element = el(
     "tr",
     { "data-id": item.id },
-    el("th", { scope: "row" }, item.name),
+    el("th", { scope: "row", title: item.name }, item.name),
     figure(({ clients }) => clients),
     figure(({ metrics }) => (metrics ? Math.round(metrics.cpu_percent) : undefined)),
     figure((each) => each.errors_last_5_minutes),
