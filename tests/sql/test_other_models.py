@@ -153,15 +153,18 @@ async def test_strict_tables(engine, made):
     key, text = sa.Column("id", sa.Integer, primary_key=True), sa.Column("word", sa.Text)
     table = sa.Table("words", metadata, key, text, sqlite_strict=True)
     track_table(table, keyed=True)
+    query = LiveQuery(engine, sa.select(table), key=["id"])
     async with engine.begin() as connection:
         if made == "add_tracking":
             sql = "CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT) STRICT"
             await connection.exec_driver_sql(sql)
-            await connection.run_sync(add_tracking, "words", keyed=True)
+            track = partial(add_tracking, table="words", keyed=True, links=["id"])
+            await connection.run_sync(track)
         else:
             await connection.run_sync(metadata.create_all)
         await connection.execute(table.insert().values(id=7, word="x"))
-    assert [c.item["id"] for c in (await Table(engine, table).where().page(3)).changes] == [7]
+    for source in (Table(engine, table).where(), query.where()):
+        assert [c.item["id"] for c in (await source.page(3)).changes] == [7]
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)

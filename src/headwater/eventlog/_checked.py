@@ -49,8 +49,7 @@ class CheckedLog(EventLog):
     ) -> list[Record]:
         self._check_topic(topic)
         check_key(key)
-        if connection is not None and not self.capabilities.transactional:
-            raise UsageError(f"{self.name} cannot join a transaction: leave out connection=")
+        self._check_connection(connection)
         events = encode_all(data, self.max_event_bytes, self.capabilities.max_batch)
         if not events:
             return []
@@ -119,6 +118,10 @@ class CheckedLog(EventLog):
     def _check_open(self) -> None:
         if self.closed:
             raise UsageError(f"{self.name} is closed")
+
+    def _check_connection(self, connection: Any) -> None:
+        if connection is not None:
+            raise UsageError(f"{self.name} cannot join a transaction: leave out connection=")
 
     def _check_topic(self, topic: str) -> str:
         self._check_open()

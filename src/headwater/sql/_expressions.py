@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BIT
 from sqlalchemy.sql import operators, visitors
 
 from headwater.errors import DeclarationError, FilterValueError
@@ -341,6 +342,8 @@ def unbounded(kind: Any) -> Any:
         return kind
     if isinstance(kind, (sa.CHAR, sa.NCHAR)):
         return sa.String(collation=kind.collation)
+    if isinstance(kind, BIT):
+        return BIT(varying=True)
     bounds = ("length", "precision", "scale")
     found = {name: None for name in bounds if getattr(kind, name, None) is not None}
     return kind.adapt(type(kind), **found) if found else kind

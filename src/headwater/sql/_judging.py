@@ -156,7 +156,7 @@ def question_columns(
 ) -> list[Column]:
     """The columns of the answers about a row of a table."""
     found: list[Column] = []
-    types = {model.columns[name].type: said for name, said in model.types.items()}
+    types = {each.type: model.types.get(name) for name, each in model.columns.items()}
     for number, (name, size) in enumerate(form):
         if isinstance(size, Shape):
             found.append(shape_column(number, size, is_value, types))
@@ -225,13 +225,13 @@ def _affinity(declared: str) -> str:
 
 
 def shape_column(
-    number: int, shape: Shape, is_value: IsValue, types: Mapping[Any, str] | None = None
+    number: int, shape: Shape, is_value: IsValue, types: Mapping[Any, str | None]
 ) -> Column:
     """The numbers, as JSON, of the expressions of a shape that are true of a row.
 
     ``types``: by the type that a model's column has, the one in the database, as SQL.
     """
-    asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape, types or {})
+    asked = _asked_lite(number, shape) if shape.lite else _asked_array(number, shape, types)
     true = is_value(JUDGED, _ListedShape("", shape, asked))
     array = sa.func.json_group_array if shape.lite else sa.func.json_agg
     numbers = sa.cast(array(next(iter(asked.c))), sa.Text)
@@ -262,9 +262,11 @@ def _asked_lite(number: int, shape: Shape) -> sa.FromClause:
     return sa.select(values.c.key, *parts).subquery(f"headwater_asked_{number}")
 
 
-def _asked_array(number: int, shape: Shape, types: Mapping[Any, str]) -> sa.FromClause:
+def _asked_array(number: int, shape: Shape, types: Mapping[Any, str | None]) -> sa.FromClause:
     name = f"asked_{number}"
-    kinds: list[Any] = [sa.Integer(), *shape.kinds]
+    # The drivers send a single float as the longer type too, where a REAL is compared with it.
+    floats = [sa.Double() if isinstance(kind, sa.Float) else kind for kind in shape.kinds]
+    kinds: list[Any] = [sa.Integer(), *floats]
     names = [name, *(f"{name}_{at}" for at in range(len(shape.kinds)))]
     arrays = [_array(each, kind, types.get(kind)) for each, kind in zip(names, kinds, strict=True)]
     columns = [sa.column(f"value_{at - 1}", kind) for at, kind in enumerate(kinds) if at]

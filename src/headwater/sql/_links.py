@@ -89,7 +89,9 @@ def declare_links(table: sa.Table, columns: Collection[str]) -> None:
     known = links_of(table)
     if _INFO not in table.info:
         zero = sa.text("'0'")
-        table.append_column(sa.Column(SINCE, NUMBER, nullable=False, server_default=zero))
+        # A STRICT table of SQLite takes no BIGINT.
+        kind = NUMBER.with_variant(sa.Integer(), "sqlite")
+        table.append_column(sa.Column(SINCE, kind, nullable=False, server_default=zero))
         for own in _own_tables(table.metadata):
             table.add_is_dependent_on(own)
         add_own_tables(table.metadata)

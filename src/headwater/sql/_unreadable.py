@@ -26,7 +26,7 @@ Row = Sequence[Any]
 RAW = "headwater_raw_"
 
 # PostgreSQL's settings, as psycopg needs them.
-_STYLES = {"datestyle": "ISO", "intervalstyle": "postgres"}
+STYLES = {"datestyle": "ISO", "intervalstyle": "postgres"}
 
 # A row may be deleted between the two reads. Then both are repeated.
 _TRIES = 5
@@ -105,10 +105,10 @@ async def _readable_dates(connection: AsyncConnection) -> AsyncIterator[None]:
     if connection.dialect.name != "postgresql":
         yield
         return
-    both = sa.select(*(sa.func.current_setting(name) for name in _STYLES))
+    both = sa.select(*(sa.func.current_setting(name) for name in STYLES))
     before = (await connection.execute(both)).one()
     try:
-        await _set_styles(connection, _STYLES.values())
+        await _set_styles(connection, STYLES.values())
         yield
     except BaseException:
         # It may be broken, and must not go back to the pool with these settings.
@@ -118,7 +118,7 @@ async def _readable_dates(connection: AsyncConnection) -> AsyncIterator[None]:
 
 
 async def _set_styles(connection: AsyncConnection, values: Iterable[str]) -> None:
-    pairs = zip(_STYLES, values, strict=True)
+    pairs = zip(STYLES, values, strict=True)
     await connection.execute(sa.select(*(sa.func.set_config(*pair, False) for pair in pairs)))
 
 

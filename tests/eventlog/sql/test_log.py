@@ -184,9 +184,10 @@ async def test_a_key_counts_inside_and_outside_of_transactions(log: SqlLog) -> N
     assert await seen(log) == [1, 2]
 
 
-async def test_only_a_connection_can_be_joined(log: SqlLog) -> None:
+@pytest.mark.parametrize("data", [{"n": 1}, []], ids=repr)
+async def test_only_a_connection_can_be_joined(log: SqlLog, data) -> None:
     with pytest.raises(UsageError, match="AsyncConnection"):
-        await log.append("t", {"n": 1}, connection=log.engine)
+        await log.append("t", data, connection=log.engine)
     assert await seen(log) == []
 
 

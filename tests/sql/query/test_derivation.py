@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import ForeignKey, func, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import HSTORE, JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
@@ -26,6 +26,7 @@ class Customer(Base):
     name: Mapped[str | None]
     email: Mapped[str] = mapped_column(unique=True)
     upper_name: Mapped[str] = mapped_column(sa.Computed("upper(name)"))
+    extra: Mapped[dict[str, str]] = mapped_column(HSTORE)
 
 
 class Order(Base):
@@ -350,6 +351,10 @@ REFUSED = {
     "generated column as a link": (
         select(Customer.id).where(Customer.upper_name == "X"),
         "generated column",
+    ),
+    "hstore as a link": (
+        select(Customer.id).where(Customer.extra.is_not(None)),
+        "customers.extra is an HSTORE",
     ),
     "group by an expression": (
         select(Order.id, func.count().label("n")).group_by(Order.id, func.lower(Order.status)),

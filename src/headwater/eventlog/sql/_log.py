@@ -75,7 +75,16 @@ class SqlLog(CheckedLog):
         append = Append(topic, events, key)
         if connection is None:
             return await self._writer.append(append)
-        return await self._writer.join(await _connection(connection), append)
+        if isinstance(connection, AsyncSession):
+            connection = await connection.connection()
+        return await self._writer.join(connection, append)
+
+    def _check_connection(self, connection: Any) -> None:
+        if not isinstance(connection, AsyncConnection | AsyncSession | None):
+            raise UsageError(
+                "connection=: give an AsyncConnection or an AsyncSession, not a "
+                f"{type(connection).__name__}"
+            )
 
     async def _read(self, topic: str, after: Offset, limit: int) -> tuple[Run, Offset | None]:
         await self._storage.ready()
@@ -220,13 +229,3 @@ def _parts(
         reader = PostgresReader(storage, dialect, Notices(storage) if notify else None)
         return storage, reader, PostgresWriter(storage, clock)
     raise UsageError(f"event log on {engine.dialect.name}: give an engine of SQLite or PostgreSQL")
-
-
-async def _connection(given: AsyncConnection | AsyncSession) -> AsyncConnection:
-    if isinstance(given, AsyncConnection):
-        return given
-    if isinstance(given, AsyncSession):
-        return await given.connection()
-    raise UsageError(
-        f"connection=: give an AsyncConnection or an AsyncSession, not a {type(given).__name__}"
-    )

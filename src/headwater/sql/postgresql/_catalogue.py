@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from headwater.errors import DeclarationError
-from headwater.sql._tracking import CHANGE, ORDER, Tracking, a_view, new_epoch
+from headwater.sql._tracking import CHANGE, ORDER, Tracking, a_view, new_epoch, quote
 from headwater.sql.postgresql import _links as links
 from headwater.sql.postgresql._triggers import Function, Trigger, functions, qualified, triggers
 
@@ -26,7 +26,7 @@ ARRAY(SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a
 ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
 WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum),
 ARRAY(SELECT ARRAY[t.tgname::text, t.tgenabled::text, p.proname::text, encode(t.tgargs, 'hex'),
-t.tgtype::text, (t.tgqual IS NOT NULL)::text, p.prosrc, quote_ident(n.nspname)]
+t.tgtype::text, (t.tgqual IS NOT NULL)::text, p.prosrc, n.nspname::text]
 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
 AND p.proname LIKE 'headwater\_%' AND t.tgname ~ '^~?headwater_' ORDER BY 1),
@@ -203,7 +203,7 @@ def _trigger(
 ) -> CatalogueTrigger:
     shape = (function, int(bits), when == "true")
     arguments = [each.decode() for each in bytes.fromhex(given).split(b"\0")[:-1]]
-    return CatalogueTrigger(name, enabled, shape, arguments, source, own)
+    return CatalogueTrigger(name, enabled, shape, arguments, source, quote(own))
 
 
 def read_registered(connection: sa.Connection) -> Iterator[tuple[str, Tracking]]:

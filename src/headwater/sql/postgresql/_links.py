@@ -17,12 +17,16 @@ import sqlalchemy as sa
 from headwater.sql._tracking import SINCE, Tracking, quote, text
 from headwater.sql.postgresql._locks import lock_table
 from headwater.sql.postgresql._triggers import (
-    DEFINER,
+    CANONICAL,
+    CHANGED,
     Function,
     Trigger,
     disabled,
     make,
+    object_of,
+    present_in,
     qualified,
+    renewed_without,
     run,
     schema_with,
     short_name,
@@ -41,34 +45,38 @@ _OWN = sa.text(
 def triggers(tracking: Tracking, links: Sequence[str]) -> dict[str, Trigger]:
     """The triggers of a table's links, by kind."""
     since = f"NEW.{SINCE} IS DISTINCT FROM OLD.{SINCE}"
-    moved = " OR ".join(f"OLD.{quote(c)} IS DISTINCT FROM NEW.{quote(c)}" for c in links)
+    # Some types, such as json, have no equality: the bytes are compared.
+    before, after = (", ".join(f"{row}.{quote(c)}" for c in links) for row in ("OLD", "NEW"))
+    moved = f"ROW({before})::record *<> ROW({after})::record"
     linked = f"({moved} OR OLD.{SINCE} > {_NOW}) OR {since}"
     mark, keep = "headwater_link", _former(tracking)
     new = f"NEW.{SINCE} IS DISTINCT FROM {_NOW}"
     # A change of the column by others counts as a change of the links, too.
-    after, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
+    told, gone = f"{since} AND OLD.{SINCE} <> {_NOW}", f"OLD.{SINCE} <> {_NOW}"
     return {
         "link_insert": Trigger("BEFORE INSERT", "ROW", mark, condition=new),
         "link_update": Trigger("BEFORE UPDATE", "ROW", mark, condition=linked),
-        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=after),
+        "link_moved": Trigger("AFTER UPDATE", "ROW", keep, condition=told),
         "link_deleted": Trigger("AFTER DELETE", "ROW", keep, condition=gone),
     }
 
 
 def functions(tracking: Tracking, links: Sequence[str], own: str) -> list[Function]:
     """The functions that these triggers call. ``own``: the quoted schema of Headwater's tables."""
-    pairs = ", ".join(f"{text(column)}, OLD.{quote(column)}" for column in links)
+    name = text(tracking.name)
     former = (
         f"IF pg_catalog.to_regclass({text(f'{own}.headwater_former_links')}) IS NULL THEN\n"
         "    RETURN NULL;\n  END IF;\n"
+        f"  BEGIN\n    olds := {object_of(links, 'OLD')};\n"
+        f"  {CHANGED}\n    {renewed_without(links, f'{own}.headwater_links', name)}\n"
+        f"    olds := {present_in(links, 'OLD')};\n  END;\n"
         f"  INSERT INTO {own}.headwater_former_links (table_name, change, since, links, at)\n"
-        f"  VALUES ({text(tracking.name)}, {_NOW}, OLD.{SINCE}, "
-        f"pg_catalog.jsonb_build_object({pairs}), pg_catalog.clock_timestamp());\n"
+        f"  VALUES ({name}, {_NOW}, OLD.{SINCE}, olds, pg_catalog.clock_timestamp());\n"
         "  RETURN NULL;"
     )
     return [
         Function("headwater_link", f"NEW.{SINCE} := {_NOW};\n  RETURN NEW;"),
-        Function(_former(tracking), former, DEFINER),
+        Function(_former(tracking), former, CANONICAL, "DECLARE olds jsonb;"),
     ]
 
 

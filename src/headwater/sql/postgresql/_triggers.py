@@ -32,11 +32,16 @@ _EPOCH = "pg_catalog.substr(pg_catalog.replace(pg_catalog.gen_random_uuid()::tex
 
 # A function knows the columns and their types as they were when its session called it first. Some
 # types have no equality, such as a domain over an enum.
-_CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch OR undefined_function THEN"
+CHANGED = "EXCEPTION WHEN undefined_column OR datatype_mismatch OR undefined_function THEN"
 
 
 # Whoever writes the tracked table may write Headwater's own tables through such functions.
 DEFINER = "SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+# The text of a value, and so a key, must not depend on the settings of a writer's session.
+CANONICAL = (
+    f"{DEFINER} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
+    "SET extra_float_digits = 1 SET bytea_output = 'hex'"
+)
 
 # The bits of a trigger in the catalogue, by the words of its definition.
 _BITS = {"ROW": 1, "STATEMENT": 0, "BEFORE": 2, "AFTER": 0}
@@ -186,11 +191,6 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             DEFINER,
         ),
     ]
-    # The text of a value, and so a key, must not depend on the settings of a writer's session.
-    canonical = (
-        f"{DEFINER} SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' "
-        "SET extra_float_digits = 1 SET bytea_output = 'hex'"
-    )
     if tracking.keyed:
         known = dict.fromkeys((*tracking.key, *tracking.filters))
         # To a client keys are different that their type or collation takes for the same.
@@ -204,18 +204,13 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             f"      {name}, {number}, pg_catalog.pg_current_xact_id(), keys, olds,\n"
             "      pg_catalog.clock_timestamp());"
         )
-        # Columns that were dropped, renamed or retyped since must not make a write fail. A removal
-        # without its key or the columns of its filters says too little: clients need a reset.
-        lacking = (
-            f"IF NOT pg_catalog.to_jsonb(OLD) ?& ARRAY[{', '.join(map(text, known))}] THEN\n"
-            f"      UPDATE {own}.{TABLES.name} SET epoch = {_EPOCH} WHERE name = {name};\n"
-            "    END IF;"
-        )
+        lacking = renewed_without(known, f"{own}.{TABLES.name}", name)
         record = (
-            f"  BEGIN\n    keys := {_object(tracking.key, 'OLD')};\n"
-            f"    olds := {_object((*tracking.kept, CHANGE, ORDER), 'OLD')};\n"
-            f"  {_CHANGED}\n    {lacking}\n    keys := {_present(tracking.key, 'OLD')};\n"
-            f"    olds := {_present((*tracking.kept, CHANGE, ORDER), 'OLD')};\n  END;\n  {removal}"
+            f"  BEGIN\n    keys := {object_of(tracking.key, 'OLD')};\n"
+            f"    olds := {object_of((*tracking.kept, CHANGE, ORDER), 'OLD')};\n"
+            f"  {CHANGED}\n    {lacking}\n    keys := {present_in(tracking.key, 'OLD')};\n"
+            f"    olds := {present_in((*tracking.kept, CHANGE, ORDER), 'OLD')};\n  END;\n"
+            f"  {removal}"
         )
         also_moved = (
             "EXISTS (SELECT FROM pg_catalog.unnest("
@@ -226,7 +221,7 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
             Function(
                 function_name(tracking, "gone"),
                 f"{_guard(removals, name)}{record}\n  RETURN NULL;",
-                canonical,
+                CANONICAL,
                 "DECLARE keys jsonb; olds jsonb;",
             ),
             # A younger transaction that is over is rare; only then the first statement runs.
@@ -235,16 +230,16 @@ def functions(tracking: Tracking, own: str) -> list[Function]:
                 f"{_guard(removals, name)}"
                 "IF pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\n"
                 "      > pg_catalog.pg_current_xact_id() THEN\n"
-                f"    BEGIN\n      keys := {_object(tracking.key, 'NEW')};\n"
-                f"    {_CHANGED}\n      keys := {_present(tracking.key, 'NEW')};\n    END;\n"
+                f"    BEGIN\n      keys := {object_of(tracking.key, 'NEW')};\n"
+                f"    {CHANGED}\n      keys := {present_in(tracking.key, 'NEW')};\n    END;\n"
                 f"    UPDATE {removals} SET change = pg_catalog.pg_current_xact_id()\n"
                 f"      WHERE table_name = {name} AND key = keys\n"
                 "      AND change > pg_catalog.pg_current_xact_id();\n"
                 "  END IF;\n  IF TG_OP = 'UPDATE' THEN\n"
                 f"    BEGIN\n      moved := {moved};\n"
-                f"    {_CHANGED}\n    {lacking}\n      moved := {also_moved};\n    END;\n"
+                f"    {CHANGED}\n    {lacking}\n      moved := {also_moved};\n    END;\n"
                 f"    IF moved THEN\n{record}\n    END IF;\n  END IF;\n  RETURN NULL;",
-                canonical,
+                CANONICAL,
                 "DECLARE keys jsonb; olds jsonb; moved boolean;",
             ),
         ]
@@ -300,10 +295,10 @@ def schema_with(connection: sa.Connection, table: str) -> str:
     """The schema of one of Headwater's tables, as SQL: a writer may have another search_path."""
     found = run(
         connection,
-        "SELECT quote_ident(nspname) FROM pg_namespace "
+        "SELECT nspname::text FROM pg_namespace "
         f"WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = '{table}'::regclass)",
     ).scalar_one()
-    return str(found)
+    return quote(found)
 
 
 def qualified(tracking: Tracking) -> str:
@@ -330,12 +325,26 @@ def _guard(removals: str, name: str) -> str:
     )
 
 
-def _object(columns: Iterable[str], row: str) -> str:
+def renewed_without(columns: Iterable[str], table: str, name: str) -> str:
+    """Begins another epoch in one of Headwater's tables where OLD lacks some of these columns.
+
+    Columns that were dropped, renamed or retyped since must not make a write fail. What is kept of
+    a row without its key or the columns of its filters says too little: clients need a reset.
+    """
+    return (
+        f"IF NOT pg_catalog.to_jsonb(OLD) ?& ARRAY[{', '.join(map(text, columns))}] THEN\n"
+        f"      UPDATE {table} SET epoch = {_EPOCH} WHERE name = {name};\n"
+        "    END IF;"
+    )
+
+
+def object_of(columns: Iterable[str], row: str) -> str:
+    """These columns of OLD or NEW as JSON."""
     pairs = (f"{text(column)}, {row}.{quote(column)}" for column in columns)
     return f"pg_catalog.jsonb_build_object({', '.join(pairs)})"
 
 
-def _present(columns: Iterable[str], row: str) -> str:
+def present_in(columns: Iterable[str], row: str) -> str:
     """The same for whatever columns the row has, and of whatever types; much slower."""
     names = ", ".join(map(text, columns))
     return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import CITEXT
+from sqlalchemy.dialects.postgresql import CITEXT, HSTORE
 
 from headwater.errors import DeclarationError
 from headwater.sql._values import stored_type
@@ -348,6 +348,11 @@ def _check_link(table: sa.Table, name: str) -> None:
         raise DeclarationError(
             f"{table.name}.{name} is a generated column, which a trigger cannot see: use the "
             "columns that it is computed from"
+        )
+    if isinstance(stored_type(column.type), HSTORE):
+        raise DeclarationError(
+            f"{table.name}.{name} is an HSTORE, whose former values cannot be kept: use JSONB, or "
+            "a column of its own for the part that is wanted"
         )
 
 

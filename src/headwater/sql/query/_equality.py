@@ -14,6 +14,12 @@ from headwater.sql._values import stored_type
 
 # Collations by which no two texts are equal.
 _EXACT = frozenset(["binary", "c", "posix", "ucs_basic"])
+# Types whose values Python compares as the database does, if they have no collation. It takes 0.1
+# for the nearest REAL, 10.0.0.1 for another text than 10.0.0.1/32, and 12:00+02 for 10:00+00.
+_COMPARED = (
+    *(sa.String, sa.Integer, sa.Numeric, sa.Boolean, sa.Uuid, sa.Date, sa.DateTime, sa.Time),
+    *(sa.Interval, sa.LargeBinary, sa.BINARY, sa.VARBINARY),
+)
 # PostgreSQL's types that DISTINCT and UNION cannot compare.
 _UNEQUAL = frozenset(["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"])
 
@@ -36,8 +42,11 @@ def check_equality(columns: Mapping[str, Any], dialect: sa.Dialect) -> None:
 
 
 def is_blind(column: sa.Column[Any]) -> bool:
-    """Whether different texts may be equal in a column, so that Python cannot compare them."""
-    return _is_collated(column) or isinstance(stored_type(column.type), (sa.CHAR, sa.NCHAR, CITEXT))
+    """Whether Python cannot compare the values of a column as the database does."""
+    kind = stored_type(column.type)
+    if isinstance(kind, (sa.CHAR, sa.NCHAR, CITEXT, sa.Float)) or _is_collated(column):
+        return True
+    return not isinstance(kind, _COMPARED) or (isinstance(kind, sa.Time) and kind.timezone)
 
 
 def _is_collated(column: sa.Column[Any]) -> bool:
@@ -72,12 +81,13 @@ def check_shown(name: str, column: sa.Column[Any]) -> None:
 
 
 def check_exact(name: str, column: sa.Column[Any]) -> None:
-    """Raises DeclarationError for a filter of a query with LIMIT whose texts may be equal."""
+    """Raises DeclarationError for a filter of a query with LIMIT that Python cannot compare."""
     if is_blind(column):
         raise DeclarationError(
-            f"where= names {name!r} of type {column.type!r}, for which different texts are equal: "
-            "with LIMIT each value has rows of its own, so use a column whose texts are equal when "
-            "they are the same, such as one of the text in small letters"
+            f"where= names {name!r} of type {column.type!r}, for which different texts are equal "
+            "or only the database compares values: with LIMIT each value has rows of its own, so "
+            "use a column whose values are equal when they are the same, such as one of the text "
+            "in small letters"
         )
 
 

@@ -16,6 +16,7 @@ from headwater.errors import DeclarationError, PositionError, SourceUnavailableE
 from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER, LINKS
 from headwater.sql._tracking import CHANGE, TABLES, Tracking
+from headwater.sql._unreadable import STYLES
 from headwater.sql.postgresql._conditions import files
 from headwater.sql.postgresql._connections import LIFE
 from headwater.sql.postgresql._snapshot import NOTHING, TransactionSnapshot
@@ -205,8 +206,11 @@ class PostgreSQLLooker(Looker):
             f"LOCK TABLE {tables} IN ACCESS SHARE MODE".replace("%", "%%"),
         ]
         if connection.dialect.driver == "psycopg":
-            # One round trip; asyncpg prepares what it executes, one statement at a time.
-            statements = ["; ".join(statements)]
+            # It reads texts, whose forms the session may have set. One round trip; asyncpg prepares
+            # what it executes, one statement at a time.
+            forms = (STYLES | {"extra_float_digits": "1"}).items()
+            set_forms = [f"SET LOCAL {name} = {value}" for name, value in forms]
+            statements = ["; ".join([*set_forms, *statements])]
         for statement in statements:
             connection.exec_driver_sql(statement)
 

@@ -13,9 +13,9 @@ from headwater.sql._expressions import Column, Condition
 from headwater.sql._links import FORMER
 from headwater.sql._model import TypeOf
 from headwater.sql._values import stored_type
-from headwater.sql.postgresql._types import XID8, as_xid
+from headwater.sql.postgresql._types import XID8, KeyDate, as_xid
 from headwater.sql.query._place import Counters
-from headwater.sql.sqlite._triggers import label
+from headwater.sql.sqlite._links import former_link
 
 # The columns of a table, by name, with their types in the model.
 Columns: TypeAlias = "Mapping[str, sa.types.TypeEngine[Any]]"
@@ -26,10 +26,15 @@ class Moments(ABC):
 
     Arguments:
         names: what Headwater's own tables call each table of the query, in order.
+
+    Attributes:
+        types: on PostgreSQL by name of a table, once it was read, the types of its columns as SQL.
+            The model may say less: a shorter text, or a smaller number.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+        self.types: dict[str, Mapping[str, str]] = {}
 
     @abstractmethod
     def lacks(self, change: Column, name: str) -> Condition:
@@ -77,16 +82,10 @@ class Moments(ABC):
 
 
 class PostgreSQLMoments(Moments):
-    """A snapshot is an xmax and the transactions below it that were running.
-
-    Attributes:
-        types: by name of a table, once it was read, the types of its columns as SQL. The model may
-            say less: a shorter text, or a smaller number.
-    """
+    """A snapshot is an xmax and the transactions below it that were running."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
-        self.types: dict[str, Mapping[str, str]] = {}
         self._xmax = as_xid(sa.bindparam("seen_xmax", type_=sa.Text))
         self._running = sa.cast(sa.bindparam("seen_running", type_=ARRAY(sa.Text)), ARRAY(XID8()))
 
@@ -108,6 +107,8 @@ class PostgreSQLMoments(Moments):
         return sa.cast(column, kind) if enum else super().plain(column, kind)
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        if isinstance(kind, (sa.Date, sa.DateTime)):
+            return KeyDate(kind)
         return sa.BigInteger() if isinstance(kind, sa.Integer) else super().raw(kind)
 
     def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
@@ -140,10 +141,7 @@ class SQLiteMoments(Moments):
         return sa.collate(column, "BINARY")
 
     def links(self, name: str, columns: Columns) -> tuple[sa.FromClause, list[Column]]:
-        return FORMER, [
-            sa.func.json_extract(FORMER.c.links, f'$."{label(column)}"', type_=kind)
-            for column, kind in columns.items()
-        ]
+        return FORMER, [former_link(FORMER.c.links, *each) for each in columns.items()]
 
     def raw(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
         # Dates and UUIDs are texts, as they are stored.

@@ -256,8 +256,13 @@ class Statements:
 
     def _answers(self, asked: Questioned, columns: Mapping[str, Any]) -> list[Any]:
         """What the database judges of these values of the filters."""
+        every, known = self._derivation.filters.values(), self._moments.types
+        types = {
+            column_of(one.table, name).type: known.get(self._names[one.table], {}).get(name)
+            for one, name in every
+        }
         return [
-            shape_column(at, shape, Filters(columns).is_value).label(f"asked_{at}")
+            shape_column(at, shape, Filters(columns).is_value, types).label(f"asked_{at}")
             for at, (_, shape) in enumerate(asked)
             if isinstance(shape, Shape)
         ]

@@ -11,14 +11,28 @@ below zero, which nobody reads, and only a trigger after the event makes that re
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from headwater.sql._tracking import CHANGE, SINCE, Tracking, quote, text
-from headwater.sql.sqlite._triggers import ROWID, Names, differs, label, trigger_name
+from headwater.sql._values import stored_type
+from headwater.sql.sqlite._triggers import ROWID, Names, as_json, differs, label, trigger_name
 from headwater.sql.sqlite._uniques import Unique, uniques_of
 
 _KINDS = ("link_insert", "link_update", "link_delete", "link_note", "link_note_update")
+# Types whose values are no BLOBs.
+_SCALARS = (
+    *(sa.String, sa.Integer, sa.Numeric, sa.Boolean, sa.Date, sa.DateTime, sa.Time),
+    *(sa.Interval, sa.Uuid, sa.JSON),
+)
+# SQLite has ``unhex`` from 3.41 on. ``digits`` is what is left of the hexadecimal digits.
+_UNHEX = (
+    "(WITH RECURSIVE decoded(digits, bytes) AS (SELECT json_extract({{0}}, {{1}} || '[0]'), x'' "
+    "UNION ALL SELECT substr(digits, 3), CAST(bytes || substr(x'{every}', 1 + "
+    "16 * (instr('{hex}', substr(digits, 1, 1)) - 1) + instr('{hex}', substr(digits, 2, 1)) - 1, "
+    "1) AS BLOB) FROM decoded WHERE digits <> '') SELECT bytes FROM decoded WHERE digits = '')"
+).format(every=bytes(range(256)).hex(), hex="0123456789ABCDEF")
 
 
 def install(
@@ -28,7 +42,7 @@ def install(
     table = tracking.table
     if not has_column:
         connection.exec_driver_sql(
-            f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} BIGINT NOT NULL DEFAULT 0"
+            f"ALTER TABLE {quote(table)} ADD COLUMN {SINCE} INTEGER NOT NULL DEFAULT 0"
         )
     _drop_triggers(connection, tracking)
     for statement in triggers(tracking, links, uniques_of(connection, tracking)).values():
@@ -99,16 +113,22 @@ def _bodies(tracking: Tracking, links: Sequence[str], uniques: Sequence[Unique])
 
 
 def _former(name: str, links: Sequence[str], row: str, change: str, rest: str) -> str:
-    values = ", ".join(
-        f"{text(label(c))}, iif(typeof({row}{quote(c)}) = 'blob', "
-        f"hex({row}{quote(c)}), {row}{quote(c)})"
-        for c in links
-    )
+    values = ", ".join(f"{text(label(c))}, {as_json(row + quote(c))}" for c in links)
     return (
         "INSERT INTO headwater_former_links (table_name, change, since, links, at)\n"
         f"    SELECT {name}, {change}, {row}{SINCE}, json_object({values}),\n"
         f"    strftime('%Y-%m-%d %H:%M:%f', 'now') {rest};"
     )
+
+
+def former_link(links: sa.Column[Any], column: str, kind: sa.types.TypeEngine[Any]) -> Any:
+    """The value of a column among former links."""
+    path = f'$."{label(column)}"'
+    value: Any = sa.func.json_extract(links, path, type_=kind)
+    if isinstance(stored_type(kind), _SCALARS):
+        return value
+    blob = sa.literal_column(_UNHEX.format(f"{links.table.name}.{links.name}", text(path)), kind)
+    return sa.case((sa.func.json_type(links, path) == "array", blob), else_=value)
 
 
 def _list(columns: Iterable[str]) -> str:

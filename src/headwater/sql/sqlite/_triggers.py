@@ -142,7 +142,7 @@ def _confirm(names: Names, numbers: range, condition: str) -> str:
 
 def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     def json(columns: Iterable[str]) -> str:
-        pairs = (f"{text(label(c))}, {_as_json(row + quote(c))}" for c in columns)
+        pairs = (f"{text(label(c))}, {as_json(row + quote(c))}" for c in columns)
         return f"json_object({', '.join(pairs)})"
 
     return (
@@ -153,7 +153,7 @@ def _removal(tracking: Tracking, row: str, number: str, rest: str) -> str:
     )
 
 
-def _as_json(value: str) -> str:
+def as_json(value: str) -> str:
     """A value as JSON, with nothing lost: a BLOB is a list of its hexadecimal digits.
 
     SQLite's own JSON rounds numbers to 15 digits and refuses a BLOB, and so the delete.
