@@ -85,7 +85,10 @@ class CheckedLog(EventLog):
     async def follow(self, topic: str, follower: Follower) -> Bounds:
         self._check_topic(topic)
         if not isinstance(follower, Follower):
-            raise UsageError(f"follower {follower!a:.80}: it needs the methods deliver and reset")
+            raise UsageError(
+                f"follower {follower!a:.80}: give an object with the methods deliver(records) and "
+                "reset(reason, bounds)"
+            )
         return await self._follow(topic, follower)
 
     async def trim(
