@@ -975,15 +975,11 @@ function followRun(url, given) {
   const ended = new Promise((...both) => [resolve, reject] = both);
   ended.catch(() => {
   });
-<<<<<<< HEAD
   const closing = new AbortController();
   const { signal } = closing;
   signal.addEventListener("abort", () => feed.close());
   const run = { text: "", state: "queued", ended, close: () => closing.abort() };
-=======
-  const run = { text: "", state: "queued", ended, close: () => feed.close() };
   const refused = (status) => reject(Object.assign(new Error(`The server refused the run with ${status}.`), { status }));
->>>>>>> h/reader
   const changed = (name, data) => {
     if (name) onEvent?.(name, data, run);
     onChange?.(run);
