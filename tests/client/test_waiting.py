@@ -243,7 +243,7 @@ async def test_whoever_leaves_without_a_with_block_sees_nothing_in_the_log(serve
         for _ in range(3):
             await anext(feed)
         waiting = asyncio.create_task(wait(feed))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # it begins to wait
 
     async def wait(feed):
         await anext(feed)

@@ -42,11 +42,13 @@ async def record_access_change_in_team(
     Arguments:
         team_id: None for what belongs to no team, and is everyone's.
     """
+    if team_id is None:
+        await record_access_change(session, None)
+        return
     members = select(Membership.user_id).where(Membership.team_id == team_id)
     whose = select(User.id).where(User.id.in_(members) | User.role.in_(_SEE_ALL_TEAMS))
     some = whose.limit(most + 1).subquery()
-    many = await session.scalar(select(func.count()).select_from(some)) or 0
-    if team_id is None or many > most:
+    if (await session.scalar(select(func.count()).select_from(some)) or 0) > most:
         await record_access_change(session, None)
     else:
         await session.execute(insert(AccessChange).from_select(["user_id"], whose))
